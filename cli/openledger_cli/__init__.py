@@ -1,0 +1,1 @@
+"""openledger: a gRPC client for people, and openledger up."""

@@ -1,0 +1,1 @@
+"""The main job on real data: ATT&CK procedure texts to tactics."""

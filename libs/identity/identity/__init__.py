@@ -1,0 +1,1 @@
+"""Names of everything recorded: canonical JSON, digests, Merkle trees, leaf encodings."""

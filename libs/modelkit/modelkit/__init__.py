@@ -1,0 +1,1 @@
+"""Base models and adapters by digest, for every service that runs one."""

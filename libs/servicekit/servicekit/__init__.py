@@ -1,0 +1,1 @@
+"""What every OpenLedger service needs and none owns."""

@@ -1,0 +1,1 @@
+"""Answers to contributor shares, spans and reliability."""

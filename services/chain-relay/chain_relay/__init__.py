@@ -1,0 +1,1 @@
+"""Attribution records to batches, EVM commitments, proofs and claims."""

@@ -1,0 +1,1 @@
+"""Contributions to reviewed, deduplicated, sealed snapshots."""
