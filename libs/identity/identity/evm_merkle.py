@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eth_hash.auto import keccak
+from identity.keccak import keccak256
 
 
 class EmptyTree(ValueError):
@@ -61,7 +61,7 @@ class EvmMerkleTree:
 
 def hash_pair(one: bytes, other: bytes) -> bytes:
     """keccak256 over two hashes, the smaller first: a proof then needs no left-or-right flags."""
-    return keccak(one + other if one < other else other + one)
+    return keccak256(one + other if one < other else other + one)
 
 
 def verify(root: bytes, leaf: bytes, proof: Sequence[bytes]) -> bool:

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eth_hash.auto import keccak
-
 from identity.digest import digest_to_bytes
+from identity.keccak import keccak256
 
 _UINT64 = 1 << 64
 _UINT256 = 1 << 256
@@ -56,7 +55,7 @@ class AttributionLeaf:
                 _address("ledger", self.ledger),
                 _uint("batch_seq", self.batch_seq, _UINT64),
                 _uint("event_index", self.event_index, _UINT64),
-                keccak(self.inference_id.encode("utf-8")),
+                keccak256(self.inference_id.encode("utf-8")),
                 _digest("model_version_digest", self.model_version_digest),
                 _digest("report_digest", self.report_digest),
                 _digest("record_digest", self.record_digest),
@@ -66,7 +65,7 @@ class AttributionLeaf:
 
     def hash(self) -> bytes:
         """The 32 bytes that stand in the tree."""
-        return keccak(keccak(self.encode()))
+        return keccak256(keccak256(self.encode()))
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,12 @@ class RewardLeaf:
 
     def hash(self) -> bytes:
         """The 32 bytes that stand in the tree."""
-        return keccak(keccak(self.encode()))
+        return keccak256(keccak256(self.encode()))
 
 
 def name_hash(name: str) -> bytes:
     """keccak256 of a resource name's UTF-8 bytes: how the Registry keys snapshots."""
-    return keccak(name.encode("utf-8"))
+    return keccak256(name.encode("utf-8"))
 
 
 def _uint(field: str, value: int, bound: int) -> bytes:
