@@ -22,7 +22,9 @@ REWARD_TYPES = ["uint256", "address", "address", "uint256"]
 
 def attribution(chain: int, ledger: str, seq: int, index: int, inference: str, fee: int) -> dict[str, object]:
     """One attribution leaf: its fields as people write them, its encoding and its hash."""
-    digests = [hashlib.sha256(f"{kind} {inference}".encode()).digest() for kind in ("model", "report", "record")]
+    digests = [
+        hashlib.sha256(f"{kind} {inference}".encode()).digest() for kind in ("model", "report", "record")
+    ]
     values = [chain, ledger, seq, index, keccak(text=inference), *digests, fee]
     encoded = encode(ATTRIBUTION_TYPES, values)
     return {

@@ -63,7 +63,9 @@ class ResourceName:
         segments = name.split("/")
         expected = cls.template.split("/")
         if len(segments) != len(expected):
-            raise InvalidName(name, cls.kind, cls.pattern(), f"has {len(segments)} segments, not {len(expected)}")
+            raise InvalidName(
+                name, cls.kind, cls.pattern(), f"has {len(segments)} segments, not {len(expected)}"
+            )
         values: dict[str, str | int] = {}
         for segment, form in zip(segments, expected, strict=True):
             if not form.startswith("{"):

@@ -111,7 +111,9 @@ def _parse(number: int, raw: bytes) -> SnapshotLine:
     keys = {"record_digest", "cluster", "split", "contributor", "record"}
     if not isinstance(value, dict) or set(value) != keys:
         raise CorruptSnapshot(number, f"does not have exactly the keys {sorted(keys)}")
-    if not all(isinstance(value[key], str) for key in keys - {"record"}) or not isinstance(value["record"], dict):
+    if not all(isinstance(value[key], str) for key in keys - {"record"}) or not isinstance(
+        value["record"], dict
+    ):
         raise CorruptSnapshot(number, "record must be an object and the other values strings")
     if not is_digest(value["record_digest"]):
         raise CorruptSnapshot(number, f"{value['record_digest']!r} is not a digest")

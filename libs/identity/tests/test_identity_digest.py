@@ -17,7 +17,9 @@ from identity import digest
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -49,7 +51,9 @@ def test_numbers_that_are_not_finite_are_refused_with_their_place(number: float)
     assert caught.value.path == "$.a[1]"
 
 
-@pytest.mark.parametrize("value", [{1: "a"}, {"a": b"bytes"}, {"a": {1, 2}}, {"\u00e9": 1, "e\u0301": 2}, "\ud800"])
+@pytest.mark.parametrize(
+    "value", [{1: "a"}, {"a": b"bytes"}, {"a": {1, 2}}, {"\u00e9": 1, "e\u0301": 2}, "\ud800"]
+)
 def test_values_without_one_json_form_are_refused(value: Any) -> None:
     with pytest.raises(digest.NotCanonical):
         digest.canonical_json(value)
