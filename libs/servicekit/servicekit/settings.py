@@ -1,0 +1,183 @@
+"""What every service can be told, where it is read from, and what is refused.
+
+A setting is read, first match wins, from keyword arguments, from ``OPENLEDGER_<SERVICE>_<FIELD>`` (this service only) and,
+for the fields that stand here, from ``OPENLEDGER_<FIELD>`` (all services of a machine). So ``OPENLEDGER_STATE_DIR`` moves
+everything and ``OPENLEDGER_DATANET_GRPC_PORT`` only one port.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from servicekit.errors import StartupError
+
+_PREFIX = "OPENLEDGER_"
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class ServiceSettings(BaseSettings):
+    """The settings all services share; a service subclasses it, names itself in ``service`` and adds its own.
+
+    URLs that are left empty are derived from ``state_dir`` and are set once the object is built. ``load()`` is the door
+    for programs: it raises `StartupError` with one line. The constructor raises pydantic's ValidationError.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, validate_default=True)
+
+    service: ClassVar[str] = "service"
+    """The service's name as in its package: ``datanet``, ``chain_relay``."""
+
+    state_dir: Path = Field(Path(".openledger"), description="Folder below which everything local lives.")
+    grpc_host: str = Field("127.0.0.1", description="Address the gRPC, metrics and HTTP doors bind to.")
+    grpc_port: int = Field(
+        0, ge=0, le=65535, description="gRPC port; 0 picks a free one (see the address file)."
+    )
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one."
+    )
+    database_url: str = Field(
+        "", description="SQLAlchemy URL; default sqlite:///<state_dir>/<service>/<service>.db."
+    )
+    event_log: str = Field(
+        "",
+        description="kafka://host:port[,host:port] or embedded:<path>; default embedded:<state_dir>/events.db.",
+    )
+    object_store: str = Field("", description="Folder or s3://bucket/prefix; default <state_dir>/objects.")
+
+    auth_mode: Literal["oidc", "development"] = Field(
+        "oidc",
+        description="Who signs tokens: an OIDC provider, or the local development issuer, which must be asked for.",
+    )
+    auth_issuer: str = Field(
+        "", description="Required `iss` of tokens; in development openledger-development."
+    )
+    auth_audience: str = Field("openledger", min_length=1, description="Required `aud` of tokens.")
+    auth_jwks: str = Field(
+        "", description="Signing keys: file or http(s) URL; in development <state_dir>/issuer/jwks.json."
+    )
+    auth_roles_claim: str = Field(
+        "roles", min_length=1, description="Claim that lists roles; dots descend (realm_access.roles)."
+    )
+
+    tls_cert: Path | None = Field(None, description="PEM certificate chain of the gRPC server.")
+    tls_key: Path | None = Field(None, description="PEM private key of tls_cert.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM authorities; set, every client must show a certificate (mTLS)."
+    )
+    insecure_transport: bool = Field(
+        False, description="Allow plain text on addresses other machines can reach."
+    )
+
+    default_deadline_s: float = Field(
+        30.0, gt=0, description="Deadline of a unary call whose client gave none."
+    )
+    max_deadline_s: float = Field(300.0, gt=0, description="Longest deadline a unary call may have.")
+    max_connection_age_s: float = Field(
+        3600.0, gt=0, description="Age at which a connection is asked to reconnect, so that load rebalances."
+    )
+    max_connection_age_grace_s: float = Field(600.0, gt=0, description="Time its running calls then have.")
+    grace_s: float = Field(10.0, ge=0, description="Time running calls have when the service stops.")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe level that is logged."
+    )
+    log_format: Literal["json", "text"] = Field("json", description="json for machines, text for people.")
+    otlp_endpoint: str | None = Field(
+        None, description="Where traces go by OTLP/gRPC, http://host:4317; none keeps them."
+    )
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Settings from ``overrides`` and the environment.
+
+        Raises:
+            StartupError: one line that names each bad setting, its value and what is allowed.
+        """
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            raise StartupError(
+                "bad settings: " + "; ".join(cls._describe(dict(e)) for e in error.errors())
+            ) from None
+
+    @classmethod
+    def unknown_variables(cls) -> list[str]:
+        """Environment variables with this service's own prefix that name no setting: typing errors, most likely."""
+        prefix = cls._own_prefix()
+        names = (name for name in os.environ if name.upper().startswith(prefix))
+        return sorted(
+            name for name in names if name.upper().removeprefix(prefix).lower() not in cls.model_fields
+        )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Keyword arguments, then this service's variables, then the machine's."""
+        own = EnvSettingsSource(settings_cls, env_prefix=cls._own_prefix())
+        return init_settings, own, _SharedVariables(settings_cls, env_prefix=_PREFIX)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        """Derives what was left empty and refuses combinations that cannot work."""
+        development = self.auth_mode == "development"
+        derived = {
+            "database_url": f"sqlite:///{self.state_dir / self.service / self.service}.db",
+            "event_log": f"embedded:{self.state_dir / 'events.db'}",
+            "object_store": str(self.state_dir / "objects"),
+            "auth_issuer": "openledger-development" if development else "",
+            "auth_jwks": str(self.state_dir / "issuer" / "jwks.json") if development else "",
+        }
+        for name, value in derived.items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)  # the model is frozen for everyone else
+        if not (self.auth_issuer and self.auth_jwks):
+            raise ValueError(
+                f"auth_mode=oidc needs {_PREFIX}AUTH_ISSUER and {_PREFIX}AUTH_JWKS"
+                f" (or ask for the local issuer: {_PREFIX}AUTH_MODE=development)"
+            )
+        self._check_transport()
+        return self
+
+    def _check_transport(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        if self.tls_cert is None and self.grpc_host not in _LOOPBACK and not self.insecure_transport:
+            raise ValueError(
+                f"grpc_host={self.grpc_host} is reachable by other machines: set tls_cert and tls_key,"
+                f" or ask for plain text with {_PREFIX}INSECURE_TRANSPORT=1"
+            )
+
+    @classmethod
+    def _own_prefix(cls) -> str:
+        return f"{_PREFIX}{cls.service.upper()}_"
+
+    @classmethod
+    def _describe(cls, error: dict[str, Any]) -> str:
+        message = str(error["msg"]).removeprefix("Value error, ")
+        if not error["loc"]:
+            return message
+        field = str(error["loc"][0])
+        prefix = _PREFIX if field in ServiceSettings.model_fields else cls._own_prefix()
+        return f"{prefix}{field.upper()}={error.get('input')!r}: {message}"
+
+
+class _SharedVariables(EnvSettingsSource):
+    """The machine's variables set shared fields only: a service's own field needs the service's prefix."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {
+            name: value for name, value in super().__call__().items() if name in ServiceSettings.model_fields
+        }
