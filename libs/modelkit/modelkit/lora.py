@@ -1,0 +1,264 @@
+"""LoRA over stacked slots: one base model, several adapters in one batch, one of them per row.
+
+Every linear layer of the decoder becomes
+
+    base(x) + (x A[slot]^T) (scale[slot] B[slot])^T          (Hu et al. 2021, arXiv 2106.09685, equation 3)
+
+with a slot for each row; slot 0 is no adapter. The factors of all slots lie in two tensors per layer,
+`[slots, rank, in]` and `[slots, rank, out]`; smaller ranks are padded with zeros, which change nothing.
+
+How a mixed batch is computed was chosen by measuring SmolLM2's layers on 2 cores. One token a row (decoding):
+the factors of the slots in use are laid side by side and all rows meet all of them in two products, the
+foreign results being set to zero; this reads each weight once and beats a gather per row and a loop per slot
+alike. Many tokens a row (prefill): rows are grouped by slot, because foreign results would cost real time.
+
+Not thread-safe: one thread loads, unloads and runs the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+BASE_SLOT = 0
+_PREFIX = "base_model.model."
+_SUFFIXES = {".lora_A.weight": 0, ".lora_B.weight": 1}
+_UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias",
+                "layer_replication", "trainable_token_indices", "target_parameters")
+
+
+class IncompatibleAdapter(ValueError):
+    """An adapter that this model cannot serve: foreign shapes, a variant of LoRA, or numbers that are not finite."""
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """An adapter on the CPU. `factors[module path]` is (A `[rank, in]`, B `[out, rank]`)."""
+
+    rank: int
+    scale: float
+    factors: Mapping[str, tuple[Tensor, Tensor]]
+
+
+def read_adapter(folder: Path) -> AdapterWeights:
+    """Reads PEFT's `adapter_config.json` and `adapter_model.safetensors`. Raises IncompatibleAdapter."""
+    config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text())
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
+        raise IncompatibleAdapter("only plain LoRA without biases can be served")
+    if foreign := [name for name in _UNSUPPORTED if config.get(name)]:
+        raise IncompatibleAdapter(f"the adapter uses {', '.join(foreign)}, which cannot be served")
+    rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    scale = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
+    try:
+        tensors = load_file(folder / "adapter_model.safetensors")
+    except SafetensorError as error:
+        raise IncompatibleAdapter(f"adapter_model.safetensors cannot be read: {error}") from error
+    return AdapterWeights(rank, scale, _pair(tensors, rank))
+
+
+def _pair(tensors: Mapping[str, Tensor], rank: int) -> dict[str, tuple[Tensor, Tensor]]:
+    sides: dict[str, list[Tensor | None]] = {}
+    for name, tensor in tensors.items():
+        suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), None)
+        if suffix is None or not name.startswith(_PREFIX):
+            raise IncompatibleAdapter(f"tensor {name!r} is no LoRA factor")
+        if tensor.ndim != 2 or tensor.shape[_SUFFIXES[suffix]] != rank:
+            raise IncompatibleAdapter(f"tensor {name!r} has shape {list(tensor.shape)}, which is not of rank {rank}")
+        # 0 * inf is NaN: one such number would reach the rows of other adapters in the same batch.
+        if not bool(torch.isfinite(tensor).all()):
+            raise IncompatibleAdapter(f"tensor {name!r} holds numbers that are not finite")
+        sides.setdefault(name[len(_PREFIX):-len(suffix)], [None, None])[_SUFFIXES[suffix]] = tensor
+    pairs = {}
+    for path, (a, b) in sides.items():
+        if a is None or b is None:
+            raise IncompatibleAdapter(f"module {path!r} has only one of its two factors")
+        pairs[path] = (a, b)
+    if not pairs:
+        raise IncompatibleAdapter("the adapter holds no factors")
+    return pairs
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which row uses which slot. Computed once for a batch and read by every layer."""
+
+    rows: tuple[int, ...]
+    active: tuple[int, ...]
+    """Distinct slots in use, without the base's."""
+    active_index: Tensor
+    row_position: Tensor
+    """`[rows, 1, 1]`: where the row's slot stands in `active`; -1 for the base."""
+    groups: tuple[tuple[int, Tensor], ...]
+    """(slot, indices of its rows) for each active slot."""
+
+    @property
+    def uniform(self) -> bool:
+        return len(self.active) == 1 and BASE_SLOT not in self.rows
+
+    def foreign(self, rank: int) -> Tensor:
+        """`[rows, 1, active * rank]`: true where a column belongs to another row's adapter."""
+        columns = torch.arange(len(self.active) * rank, device=self.row_position.device) // rank
+        return columns != self.row_position
+
+
+@dataclass
+class _Routing:
+    plan: _Plan | None = None
+    masks: dict[int, Tensor] = field(default_factory=dict)
+    """`_Plan.foreign` by rank."""
+
+
+class SlotLinear(nn.Module):
+    """A frozen linear layer with LoRA slots. Costs nothing until an adapter that touches it is loaded."""
+
+    def __init__(self, base: nn.Linear, slots: int, routing: _Routing) -> None:
+        super().__init__()
+        self.base = base
+        self._slots = slots
+        self._routing = routing
+        self._filled: set[int] = set()
+        self._stacks: tuple[Tensor, Tensor] | None = None
+        self._side_by_side: tuple[tuple[int, ...], Tensor, Tensor] | None = None
+
+    def fill(self, slot: int, a: Tensor, scaled_b: Tensor) -> None:
+        """Puts A `[rank, in]` and scale * B `[out, rank]` in a slot; grows all slots when the rank is new."""
+        rank = a.shape[0]
+        stack_a, stack_b = self._grown(rank)
+        stack_a[slot].zero_()
+        stack_b[slot].zero_()
+        stack_a[slot, :rank].copy_(a)
+        stack_b[slot, :rank].copy_(scaled_b.T)
+        self._stacks, self._side_by_side = (stack_a, stack_b), None
+        self._filled.add(slot)
+
+    def clear(self, slot: int) -> None:
+        """Empties a slot; frees the stacks with the last one."""
+        if slot in self._filled and self._stacks is not None:
+            self._filled.discard(slot)
+            self._side_by_side = None
+            for stack in self._stacks:
+                stack[slot].zero_()
+            if not self._filled:
+                self._stacks = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[rows, tokens, in]` -> `[rows, tokens, out]`."""
+        y: Tensor = self.base(x)
+        plan = self._routing.plan
+        if plan is None or self._stacks is None or self._filled.isdisjoint(plan.active):
+            return y
+        if plan.uniform:
+            a, b = self._stacks
+            return y + (x @ a[plan.active[0]].T) @ b[plan.active[0]]
+        return self._decode(x, y, plan) if x.shape[1] == 1 else self._prefill(x, y, plan)
+
+    def _decode(self, x: Tensor, y: Tensor, plan: _Plan) -> Tensor:
+        if self._side_by_side is None or self._side_by_side[0] != plan.active:
+            assert self._stacks is not None
+            a, b = (stack[plan.active_index].flatten(0, 1) for stack in self._stacks)
+            self._side_by_side = (plan.active, a, b)
+        _, a, b = self._side_by_side
+        rank = a.shape[0] // len(plan.active)
+        if (foreign := self._routing.masks.get(rank)) is None:
+            foreign = self._routing.masks[rank] = plan.foreign(rank)
+        # Filled, not multiplied: a foreign product may overflow, and inf * 0 is NaN.
+        return y + (x @ a.T).masked_fill(foreign, 0) @ b
+
+    def _prefill(self, x: Tensor, y: Tensor, plan: _Plan) -> Tensor:
+        assert self._stacks is not None
+        a, b = self._stacks
+        for slot, rows in plan.groups:
+            if slot in self._filled:
+                y = y.index_add(0, rows, (x.index_select(0, rows) @ a[slot].T) @ b[slot])
+        return y
+
+    def _grown(self, rank: int) -> tuple[Tensor, Tensor]:
+        old = self._stacks
+        if old is not None and old[0].shape[1] >= rank:
+            return old
+        weight = self.base.weight
+        new = (weight.new_zeros(self._slots, rank, weight.shape[1]), weight.new_zeros(self._slots, rank, weight.shape[0]))
+        if old is not None:
+            for grown, stack in zip(new, old, strict=True):
+                grown[:, :stack.shape[1]].copy_(stack)
+        return new
+
+
+class SlotBank:
+    """The slots of a whole model. Attaching replaces its decoder's linear layers in place; the head stays.
+
+    `slots` counts adapters: slots 1..slots can be loaded, slot 0 is the base.
+    """
+
+    def __init__(self, model: nn.Module, slots: int) -> None:
+        if slots < 1:
+            raise ValueError(f"slots={slots}: at least one is needed")
+        self.slots = slots
+        self._routing = _Routing()
+        self._layers: dict[str, SlotLinear] = {}
+        self._device = next(model.parameters()).device
+        for path, module in list(model.named_modules()):
+            # A numbered segment is a decoder layer: embeddings and the head have none.
+            if type(module) is nn.Linear and any(segment.isdigit() for segment in path.split(".")):
+                parent, _, name = path.rpartition(".")
+                wrapper = SlotLinear(module, slots + 1, self._routing)
+                setattr(model.get_submodule(parent), name, wrapper)
+                self._layers[path] = wrapper
+
+    def check(self, adapter: AdapterWeights) -> None:
+        """Raises IncompatibleAdapter when the adapter does not fit this model; changes nothing."""
+        for path, (a, b) in adapter.factors.items():
+            layer = self._layers.get(path)
+            if layer is None:
+                raise IncompatibleAdapter(f"the base model has no linear layer {path!r}")
+            expected = (layer.base.in_features, layer.base.out_features)
+            if (a.shape[1], b.shape[0]) != expected:
+                raise IncompatibleAdapter(f"{path!r} maps {a.shape[1]} -> {b.shape[0]}; the base's {expected[0]} -> {expected[1]}")
+
+    def load(self, slot: int, adapter: AdapterWeights) -> None:
+        """Puts an adapter in a slot, whatever was there before. Raises IncompatibleAdapter, changing nothing."""
+        self._check_slot(slot)
+        self.check(adapter)
+        self.unload(slot)
+        for path, (a, b) in adapter.factors.items():
+            weight = self._layers[path].base.weight
+            # Scaled before the cast: in bf16 the product rounds once instead of twice.
+            self._layers[path].fill(slot, a.to(weight), (b.float() * adapter.scale).to(weight))
+
+    def unload(self, slot: int) -> None:
+        """Makes a slot behave as the base."""
+        self._check_slot(slot)
+        for layer in self._layers.values():
+            layer.clear(slot)
+
+    def route(self, rows: Sequence[int]) -> None:
+        """Says which slot each row of the next forward passes uses. Cheap when nothing changed."""
+        key = tuple(rows)
+        if self._routing.plan is None or self._routing.plan.rows != key:
+            self._routing.plan = self._plan(key)
+            self._routing.masks.clear()
+
+    def _plan(self, rows: tuple[int, ...]) -> _Plan:
+        for slot in rows:
+            if slot != BASE_SLOT:
+                self._check_slot(slot)
+        active = tuple(sorted(set(rows) - {BASE_SLOT}))
+        position = [active.index(slot) if slot != BASE_SLOT else -1 for slot in rows]
+
+        def tensor(values: Sequence[int]) -> Tensor:
+            return torch.tensor(values, dtype=torch.long, device=self._device)
+
+        return _Plan(rows, active, tensor(active), tensor(position).view(-1, 1, 1),
+                     tuple((slot, tensor([i for i, s in enumerate(rows) if s == slot])) for slot in active))
+
+    def _check_slot(self, slot: int) -> None:
+        if not 1 <= slot <= self.slots:
+            raise IndexError(f"slot {slot} is outside 1..{self.slots}")
