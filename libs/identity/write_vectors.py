@@ -20,11 +20,15 @@ ATTRIBUTION_TYPES = [
 REWARD_TYPES = ["uint256", "address", "address", "uint256"]
 
 
-def attribution(chain: int, ledger: str, seq: int, index: int, inference: str, fee: int) -> dict[str, object]:
+def attribution(
+    chain: int, ledger: str, seq: int, index: int, inference: str, fee: int, base: bool = False
+) -> dict[str, object]:
     """One attribution leaf: its fields as people write them, its encoding and its hash."""
     digests = [
         hashlib.sha256(f"{kind} {inference}".encode()).digest() for kind in ("model", "report", "record")
     ]
+    if base:  # a base model has no evaluation report
+        digests[1] = bytes(32)
     values = [chain, ledger, seq, index, keccak(text=inference), *digests, fee]
     encoded = encode(ATTRIBUTION_TYPES, values)
     return {
@@ -32,9 +36,9 @@ def attribution(chain: int, ledger: str, seq: int, index: int, inference: str, f
         "ledger": ledger,
         "batch_seq": str(seq),
         "event_index": str(index),
-        "inference_id": inference,
+        "inference": inference,
         "model_version_digest": "sha256:" + digests[0].hex(),
-        "report_digest": "sha256:" + digests[1].hex(),
+        "report_digest": "" if base else "sha256:" + digests[1].hex(),
         "record_digest": "sha256:" + digests[2].hex(),
         "fee_paid": str(fee),
         "encoded": "0x" + encoded.hex(),
@@ -59,9 +63,11 @@ def main() -> None:
     """Writes the file."""
     vectors = {
         "attribution": [
-            attribution(31337, LEDGERS[0], 0, 0, "01JDGXG4ZXQ8V5E7YB1T3M9KCN", 123_000_000_000_000),
-            attribution(901, LEDGERS[0], 7, 70_000, "01JDGXG4ZXQ8V5E7YB1T3M9KCP", 0),
-            attribution(2**256 - 1, LEDGERS[1], 2**64 - 1, 2**64 - 1, "ünïcode", 2**256 - 1),
+            attribution(
+                31337, LEDGERS[0], 0, 0, "inferences/01JDGXG4ZXQ8V5E7YB1T3M9KCN", 123_000_000_000_000
+            ),
+            attribution(901, LEDGERS[0], 7, 70_000, "inferences/01JDGXG4ZXQ8V5E7YB1T3M9KCP", 0, base=True),
+            attribution(2**256 - 1, LEDGERS[1], 2**64 - 1, 2**64 - 1, "inferences/ünïcode", 2**256 - 1),
         ],
         "reward": [
             reward(31337, LEDGERS[0], "0x70997970c51812dc3a010c7d01b50e0d17dc79c8", 10**18),

@@ -38,10 +38,12 @@ class AttributionLeaf:
     batch_seq: int
     event_index: int
     """The event's place in the ledger's whole history, from 0; not its place in the batch."""
-    inference_id: str
-    """The inference's ULID or other id; the leaf carries keccak256 of its UTF-8 bytes."""
+    inference: str
+    """The inference's resource name, `inferences/{ulid}`; the leaf carries keccak256 of its UTF-8 bytes."""
     model_version_digest: str
+    """The model version's digest, or the base model's when the base answered."""
     report_digest: str
+    """The evaluation report's digest; "" (32 zero bytes in the leaf) when the base answered."""
     record_digest: str
     """sha256 of the attribution record's canonical JSON."""
     fee_paid: int
@@ -55,9 +57,9 @@ class AttributionLeaf:
                 _address("ledger", self.ledger),
                 _uint("batch_seq", self.batch_seq, _UINT64),
                 _uint("event_index", self.event_index, _UINT64),
-                keccak256(self.inference_id.encode("utf-8")),
+                keccak256(self.inference.encode("utf-8")),
                 _digest("model_version_digest", self.model_version_digest),
-                _digest("report_digest", self.report_digest),
+                _digest("report_digest", self.report_digest) if self.report_digest else bytes(32),
                 _digest("record_digest", self.record_digest),
                 _uint("fee_paid", self.fee_paid, _UINT256),
             )
