@@ -77,6 +77,30 @@ RECORD_STATE_WITHDRAWN: RecordState.ValueType  # 4
 """Taken back by its contributor or the owner."""
 Global___RecordState: _TypeAlias = RecordState  # noqa: Y015
 
+class _SnapshotPart:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SnapshotPartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SnapshotPart.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SNAPSHOT_PART_UNSPECIFIED: _SnapshotPart.ValueType  # 0
+    """Not set."""
+    SNAPSHOT_PART_RECORDS: _SnapshotPart.ValueType  # 1
+    """JSON lines, one record a line, in canonical order."""
+    SNAPSHOT_PART_MANIFEST: _SnapshotPart.ValueType  # 2
+    """Canonical JSON: schema, counts, contributors, root, records digest."""
+
+class SnapshotPart(_SnapshotPart, metaclass=_SnapshotPartEnumTypeWrapper):
+    """The objects of a snapshot."""
+
+SNAPSHOT_PART_UNSPECIFIED: SnapshotPart.ValueType  # 0
+"""Not set."""
+SNAPSHOT_PART_RECORDS: SnapshotPart.ValueType  # 1
+"""JSON lines, one record a line, in canonical order."""
+SNAPSHOT_PART_MANIFEST: SnapshotPart.ValueType  # 2
+"""Canonical JSON: schema, counts, contributors, root, records digest."""
+Global___SnapshotPart: _TypeAlias = SnapshotPart  # noqa: Y015
+
 @_typing.final
 class Datanet(_message.Message):
     """A collection of records with one schema, one owner and one policy."""
@@ -812,6 +836,32 @@ class GetSnapshotRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetSnapshotRequest: _TypeAlias = GetSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class DownloadSnapshotRequest(_message.Message):
+    """Asks for a snapshot's object."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datanets/{datanet}/snapshots/{number}`."""
+    part: Global___SnapshotPart.ValueType
+    """Which of its objects."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        part: Global___SnapshotPart.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadSnapshotRequest: _TypeAlias = DownloadSnapshotRequest  # noqa: Y015
 
 @_typing.final
 class ListSnapshotsRequest(_message.Message):

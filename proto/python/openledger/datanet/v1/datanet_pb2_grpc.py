@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from openledger.common.v1 import object_pb2 as openledger_dot_common_dot_v1_dot_object__pb2
 from openledger.datanet.v1 import datanet_pb2 as openledger_dot_datanet_dot_v1_dot_datanet__pb2
 
 GRPC_GENERATED_VERSION = '1.80.0'
@@ -95,6 +96,11 @@ class DatanetServiceStub(object):
                 request_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.ListSnapshotsRequest.SerializeToString,
                 response_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.ListSnapshotsResponse.FromString,
                 _registered_method=True)
+        self.DownloadSnapshot = channel.unary_stream(
+                '/openledger.datanet.v1.DatanetService/DownloadSnapshot',
+                request_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.DownloadSnapshotRequest.SerializeToString,
+                response_deserializer=openledger_dot_common_dot_v1_dot_object__pb2.ObjectChunk.FromString,
+                _registered_method=True)
 
 
 class DatanetServiceServicer(object):
@@ -185,6 +191,13 @@ class DatanetServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DownloadSnapshot(self, request, context):
+        """Streams a snapshot's records or manifest object, from which anyone can compute its root again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DatanetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -247,6 +260,11 @@ def add_DatanetServiceServicer_to_server(servicer, server):
                     servicer.ListSnapshots,
                     request_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.ListSnapshotsRequest.FromString,
                     response_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'DownloadSnapshot': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadSnapshot,
+                    request_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.DownloadSnapshotRequest.FromString,
+                    response_serializer=openledger_dot_common_dot_v1_dot_object__pb2.ObjectChunk.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -574,6 +592,33 @@ class DatanetService(object):
             '/openledger.datanet.v1.DatanetService/ListSnapshots',
             openledger_dot_datanet_dot_v1_dot_datanet__pb2.ListSnapshotsRequest.SerializeToString,
             openledger_dot_datanet_dot_v1_dot_datanet__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/openledger.datanet.v1.DatanetService/DownloadSnapshot',
+            openledger_dot_datanet_dot_v1_dot_datanet__pb2.DownloadSnapshotRequest.SerializeToString,
+            openledger_dot_common_dot_v1_dot_object__pb2.ObjectChunk.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ Contributed, reviewed, sealed data."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from openledger.common.v1 import object_pb2 as _object_pb2
 from openledger.datanet.v1 import datanet_pb2 as _datanet_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -57,6 +58,8 @@ class DatanetServiceStub:
     """Reads one snapshot."""
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.ListSnapshotsRequest, _datanet_pb2.ListSnapshotsResponse]
     """Lists a Datanet's snapshots, newest first."""
+    DownloadSnapshot: _grpc.UnaryStreamMultiCallable[_datanet_pb2.DownloadSnapshotRequest, _object_pb2.ObjectChunk]
+    """Streams a snapshot's records or manifest object, from which anyone can compute its root again."""
 
 @_typing.type_check_only
 class DatanetServiceAsyncStub(DatanetServiceStub):
@@ -87,6 +90,8 @@ class DatanetServiceAsyncStub(DatanetServiceStub):
     """Reads one snapshot."""
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_datanet_pb2.ListSnapshotsRequest, _datanet_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
     """Lists a Datanet's snapshots, newest first."""
+    DownloadSnapshot: _aio.UnaryStreamMultiCallable[_datanet_pb2.DownloadSnapshotRequest, _object_pb2.ObjectChunk]  # type: ignore[assignment]
+    """Streams a snapshot's records or manifest object, from which anyone can compute its root again."""
 
 class DatanetServiceServicer(metaclass=_abc_1.ABCMeta):
     """Datanets: contributors stream records in; owners review and seal them into snapshots that can be trained on."""
@@ -186,5 +191,13 @@ class DatanetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_datanet_pb2.ListSnapshotsResponse, _abc.Awaitable[_datanet_pb2.ListSnapshotsResponse]]:
         """Lists a Datanet's snapshots, newest first."""
+
+    @_abc_1.abstractmethod
+    def DownloadSnapshot(
+        self,
+        request: _datanet_pb2.DownloadSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_object_pb2.ObjectChunk], _abc.AsyncIterator[_object_pb2.ObjectChunk]]:
+        """Streams a snapshot's records or manifest object, from which anyone can compute its root again."""
 
 def add_DatanetServiceServicer_to_server(servicer: DatanetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1402,6 +1402,28 @@ class GetEvaluationReportRequest(_message.Message):
 Global___GetEvaluationReportRequest: _TypeAlias = GetEvaluationReportRequest  # noqa: Y015
 
 @_typing.final
+class DownloadEvaluationOutcomesRequest(_message.Message):
+    """Asks for the outcomes behind a report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Digest of the report."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadEvaluationOutcomesRequest: _TypeAlias = DownloadEvaluationOutcomesRequest  # noqa: Y015
+
+@_typing.final
 class EvaluationReport(_message.Message):
     """The comparison of a tuned model with its base on the same items."""
 

