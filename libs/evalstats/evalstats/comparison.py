@@ -1,0 +1,127 @@
+"""One suite's statistics: both models' values and their paired difference, with intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evalstats.bootstrap import MeanDistribution
+from evalstats.cluster import cluster_standard_error, design_effect
+from evalstats.paired import Floats, Interval, Ints, Metric, PairedValues
+from evalstats.power import SMALLEST_MARGIN, items_to_conclude
+from evalstats.proportions import tango, wilson
+from evalstats.signflip import exact_regression_p, sampled_regression_p
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a reader must know to recompute a report's figures."""
+
+    confidence: float = 0.95
+    """Of two-sided intervals and of each one-sided bound."""
+    resamples: int = 10_000
+    seed: int = 20_240_601
+
+    def __post_init__(self) -> None:
+        if not 0.5 < self.confidence < 1:
+            raise ValueError(f"confidence {self.confidence} must lie between 0.5 and 1")
+        if self.resamples < 1_000:
+            raise ValueError(f"{self.resamples} resamples are too few for a 95% bound; 1,000 or more")
+
+    @property
+    def alpha(self) -> float:
+        return 1 - self.confidence
+
+
+@dataclass(frozen=True)
+class Level:
+    """How one model does on a suite: mean value and two-sided interval."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Tuned against base on one suite. All differences are gains: worse is negative whatever the metric."""
+
+    n: int
+    clusters: int
+    design_effect: float
+    base: Level
+    tuned: Level
+    gain: float
+    interval: Interval
+    """Two-sided."""
+    lower_bound: float
+    """One-sided: with the method's confidence the gain is above it."""
+    upper_bound: float
+    """One-sided: with the method's confidence the gain is below it."""
+    standard_error: float
+    improved: int
+    """Items on which the tuned model does better."""
+    worsened: int
+    regression_p: float
+    """One-sided p-value of "the tuned model is worse"."""
+    items_needed: int | None
+    """Items for an unchanged model to pass at the margin with 80% power; None where the margin is zero."""
+
+
+def compare(pairs: PairedValues, margin: float, method: Method) -> Comparison:
+    """All statistics of one suite. Raises ValueError with fewer than two clusters: nothing can be inferred
+    then."""
+    gains = pairs.gains
+    clusters = int(pairs.clusters.max()) + 1
+    effect = design_effect(gains, pairs.clusters)
+    if pairs.metric.binary:
+        interval, lower, upper = _difference_of_proportions(gains, effect, method)
+        p_value = exact_regression_p(gains, pairs.clusters)
+    else:
+        interval, lower, upper = _difference_of_means(gains, pairs.clusters, method)
+        p_value = sampled_regression_p(gains, pairs.clusters, method.resamples, method.seed)
+    return Comparison(
+        n=pairs.n,
+        clusters=clusters,
+        design_effect=effect,
+        base=level(pairs.metric, pairs.base, pairs.clusters, method),
+        tuned=level(pairs.metric, pairs.tuned, pairs.clusters, method),
+        gain=float(gains.mean()),
+        interval=interval,
+        lower_bound=lower,
+        upper_bound=upper,
+        standard_error=cluster_standard_error(gains, pairs.clusters),
+        improved=int(np.count_nonzero(gains > 0)),
+        worsened=int(np.count_nonzero(gains < 0)),
+        regression_p=p_value,
+        items_needed=items_to_conclude(pairs, margin, method.alpha) if margin >= SMALLEST_MARGIN else None,
+    )
+
+
+def level(metric: Metric, values: Floats, clusters: Ints, method: Method) -> Level:
+    """One model's mean with its interval: Wilson's (counts over the design effect), or the studentised
+    bootstrap."""
+    mean = float(values.mean())
+    if metric.binary:
+        n = len(values) / design_effect(values, clusters)
+        return Level(mean, Interval(*wilson(mean * n, n, method.confidence), "wilson"))
+    distribution = MeanDistribution(values, clusters, method.resamples, method.seed)
+    low, high = (distribution.quantile(q) for q in (method.alpha / 2, 1 - method.alpha / 2))
+    return Level(mean, Interval(low, high, distribution.method))
+
+
+def _difference_of_proportions(gains: Floats, effect: float, method: Method) -> tuple[Interval, float, float]:
+    improved = float(np.count_nonzero(gains > 0)) / effect
+    worsened = float(np.count_nonzero(gains < 0)) / effect
+    n = len(gains) / effect
+    two_sided = tango(improved, worsened, n, method.confidence)
+    # Each end of the two-sided interval at 1 - 2 alpha is a one-sided bound at 1 - alpha.
+    lower, upper = tango(improved, worsened, n, 1 - 2 * method.alpha)
+    return Interval(*two_sided, "tango"), lower, upper
+
+
+def _difference_of_means(gains: Floats, clusters: Ints, method: Method) -> tuple[Interval, float, float]:
+    distribution = MeanDistribution(gains, clusters, method.resamples, method.seed)
+    low, high = (distribution.quantile(q) for q in (method.alpha / 2, 1 - method.alpha / 2))
+    interval = Interval(low, high, distribution.method)
+    return interval, distribution.quantile(method.alpha), distribution.quantile(1 - method.alpha)
