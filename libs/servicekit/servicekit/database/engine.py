@@ -1,0 +1,101 @@
+"""Engines with the settings that make SQLite and PostgreSQL keep the same promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from servicekit.errors import StartupError
+
+_BUSY_TIMEOUT_MS = 10_000
+_POOL_SIZE = 8
+_POOL_OVERFLOW = 24
+
+# serialization_failure, deadlock_detected, lock_not_available (PostgreSQL, appendix A)
+_CONFLICT_STATES = frozenset({"40001", "40P01", "55P03"})
+
+
+def engine(url: str) -> Engine:
+    """An engine for ``sqlite:///path`` or ``postgresql+psycopg://...`` (``postgresql://`` is read as the latter).
+
+    The folder of a SQLite file is made. Nothing is connected yet.
+
+    Raises:
+        StartupError: the URL cannot be read, or is of another database.
+    """
+    try:
+        parsed = make_url(url)
+    except Exception:
+        raise StartupError(f"database_url {url!r} is not a database URL") from None
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        return _sqlite(parsed)
+    if backend == "postgresql":
+        return _postgresql(parsed)
+    raise StartupError(
+        f"database_url {parsed.render_as_string()!r}: only sqlite and postgresql are supported"
+    )
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether a transaction failed only because another one won, so that it may simply run again."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if getattr(error.orig, "sqlstate", None) in _CONFLICT_STATES:
+        return True
+    name = str(getattr(error.orig, "sqlite_errorname", ""))
+    return isinstance(error, OperationalError) and name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def _sqlite(url: URL) -> Engine:
+    if url.database in (None, "", ":memory:"):
+        raise StartupError(
+            "a service's SQLite database must be a file: threads would each see their own memory"
+        )
+    assert url.database is not None
+    try:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartupError(f"cannot make the folder of database {url.database}: {error.strerror}") from None
+    made = create_engine(
+        url,
+        pool_size=_POOL_SIZE,
+        max_overflow=_POOL_OVERFLOW,
+        connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+    )
+    event.listen(made, "connect", _prepare_sqlite)
+    event.listen(made, "begin", _begin_sqlite)
+    return made
+
+
+def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
+    """Runs once a connection. pysqlite's own transaction control is off: `_begin_sqlite` begins."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    try:
+        cursor.execute("PRAGMA journal_mode = WAL")
+        # NORMAL would lose the last commits with the power; an event that was acknowledged must not be lost.
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+    finally:
+        cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Takes the write lock at once: a lock that is upgraded halfway fails at once, without waiting for its turn."""
+    mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
+    connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def _postgresql(url: URL) -> Engine:
+    return create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=_POOL_SIZE,
+        max_overflow=_POOL_OVERFLOW,
+        pool_pre_ping=True,
+        isolation_level="SERIALIZABLE",
+    )

@@ -1,0 +1,76 @@
+"""Transactions: all or nothing, and in some serial order."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, sessionmaker
+
+from servicekit.database.engine import is_conflict
+from servicekit.errors import Aborted
+
+_CONFLICT = "TRANSACTION_CONFLICT"
+T = TypeVar("T")
+
+_FIRST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 1.0
+_READ_ONLY = {"sqlite_begin": "DEFERRED", "postgresql_readonly": True}
+
+
+def session_factory(engine: Engine) -> sessionmaker[Session]:
+    """Sessions whose objects stay readable after the commit."""
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Session]:
+    """A session that commits when the block ends and rolls back when it raises.
+
+    Raises:
+        Aborted: another transaction won; the block may be run again (`run_in_transaction` does).
+    """
+    try:
+        with session_factory(engine)() as session, session.begin():
+            yield session
+    except DBAPIError as error:
+        if is_conflict(error):
+            raise Aborted(_CONFLICT, "another change won, try again", retry_after_s=0.1) from error
+        raise
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Session]:
+    """A session that only reads one consistent state; on SQLite it neither waits for writers nor makes them wait.
+
+    Raises:
+        Aborted: as `transaction`; PostgreSQL may have no serial order even for a reader.
+    """
+    with transaction(engine.execution_options(**_READ_ONLY)) as session:
+        yield session
+
+
+def run_in_transaction(engine: Engine, fn: Callable[[Session], T], attempts: int = 8) -> T:
+    """Runs ``fn`` in a transaction, again from the start when another one won.
+
+    ``fn`` must have no effect but through its session: it may run several times.
+
+    Raises:
+        Aborted: it lost ``attempts`` times.
+    """
+    for attempt in range(1, attempts + 1):
+        try:
+            with transaction(engine) as session:
+                return fn(session)
+        except Aborted as error:
+            if attempt == attempts or error.reason != _CONFLICT:
+                raise
+            # Full jitter: two that collided must not collide again at the same moment.
+            pause_s = random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))
+            threading.Event().wait(pause_s)
+    raise AssertionError("unreachable: attempts is at least 1")
