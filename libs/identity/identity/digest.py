@@ -1,9 +1,10 @@
 """Canonical JSON and digests: the one way in which bytes and values get their names.
 
-Canonical JSON is UTF-8 without whitespace, object keys sorted by code point, every string (keys too) in Unicode
-normalisation form C, integers in decimal, floats in the shortest form that reads back to the same double
-(Python's `repr`). `1` and `1.0` are different values and get different names. NaN and infinities have no JSON
-form and are refused, and so are two keys that become one key under NFC: nothing is dropped silently.
+Canonical JSON is UTF-8 without whitespace, object keys sorted by code point, every string (keys too) in
+Unicode normalisation form C, integers in decimal, floats in the shortest form that reads back to the same
+double (Python's `repr`). `1` and `1.0` are different values and get different names. NaN and infinities
+have no JSON form and are refused, and so are two keys that become one key under NFC: nothing is dropped
+silently.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def canonical_json(value: object) -> bytes:
-    """The canonical JSON of a value made of None, bool, int, float, str, lists, tuples and mappings with str keys.
+    """The canonical JSON of None, bool, int, float, str, lists, tuples and mappings with str keys.
 
     Raises NotCanonical, which names the place, for anything else.
     """
@@ -61,7 +62,7 @@ def digest_json(value: object) -> str:
 
 def digest_file(path: Path | str) -> str:
     """The digest of a file's bytes, read in blocks."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return _PREFIX + hashlib.file_digest(file, "sha256").hexdigest()
 
 

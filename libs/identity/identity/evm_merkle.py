@@ -1,8 +1,8 @@
 """Keccak-256 Merkle trees with sorted pairs, as OpenZeppelin's MerkleProof verifies on chain.
 
-The shape is that of OpenZeppelin's StandardMerkleTree: leaves sorted by hash, laid out as a complete binary tree
-of 2n-1 nodes in one array whose first entry is the root and whose last entry is the smallest leaf. Leaves are
-double hashes (see leaf.py), so that 64 bytes of an inner node can never be presented as a leaf.
+The shape is that of OpenZeppelin's StandardMerkleTree: leaves sorted by hash, laid out as a complete binary
+tree of 2n-1 nodes in one array whose first entry is the root and whose last entry is the smallest leaf.
+Leaves are double hashes (see leaf.py), so that 64 bytes of an inner node can never be presented as a leaf.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """SHA-256 Merkle trees in the shape of RFC 6962 (section 2.1), verified as RFC 9162 (section 2.1.3.2) says.
 
-A leaf's hash is sha256(0x00 || bytes) and a node's is sha256(0x01 || left || right): without the two prefixes a
-node could be passed off as a leaf. A tree of n leaves splits at the largest power of two below n, so that its
-shape follows from n alone, and no leaf is ever duplicated to fill a level.
+A leaf's hash is sha256(0x00 || bytes) and a node's is sha256(0x01 || left || right): without the two
+prefixes a node could be passed off as a leaf. A tree of n leaves splits at the largest power of two below
+n, so that its shape follows from n alone, and no leaf is ever duplicated to fill a level.
 """
 
 from __future__ import annotations

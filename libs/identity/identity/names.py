@@ -41,7 +41,7 @@ _RULES: dict[str, tuple[re.Pattern[str], str]] = {
 
 @dataclass(frozen=True)
 class ResourceName:
-    """What all names share. A subclass declares its template: literal segments, and `{field:rule}` for its fields."""
+    """What all names share. A subclass declares its template: literal segments, and `{field:rule}`."""
 
     kind: ClassVar[str]
     template: ClassVar[str]

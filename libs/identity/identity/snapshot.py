@@ -1,8 +1,8 @@
 """The bytes of a sealed snapshot's records object, and the root that names it.
 
-JSON Lines: one canonical JSON object a line, every line ended by one newline, in ascending order of record digest,
-each digest once. The root is the RFC 6962 tree over the lines' bytes without their newlines. The same records give
-the same bytes and the same root on any machine.
+JSON Lines: one canonical JSON object a line, every line ended by one newline, in ascending order of record
+digest, each digest once. The root is the RFC 6962 tree over the lines' bytes without their newlines. The
+same records give the same bytes and the same root on any machine.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def read_lines(data: bytes) -> Iterator[SnapshotLine]:
 
 
 def line_bytes(data: bytes) -> list[bytes]:
-    """The tree's leaves: each line without its newline. Raises CorruptSnapshot when the last newline is missing."""
+    """The tree's leaves: each line without its newline. Raises CorruptSnapshot when the last one is cut."""
     if not data:
         return []
     lines = data.split(b"\n")
