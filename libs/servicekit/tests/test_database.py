@@ -12,6 +12,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import Engine, ForeignKey, MetaData, inspect, select, text
+from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
 from servicekit.database import (
     UtcDateTime,
     engine,
@@ -26,9 +30,6 @@ from servicekit.database import (
 )
 from servicekit.errors import Aborted, StartupError
 from servicekit.migrations_env import write_revision
-from sqlalchemy import Engine, ForeignKey, MetaData, inspect, select, text
-from sqlalchemy.exc import IntegrityError, StatementError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 
 class Base(DeclarativeBase):
@@ -177,14 +178,17 @@ def test_a_moment_comes_back_aware_in_utc(db: Engine) -> None:
         session.add(Account(name="ann", amount=0, opened=tokyo))
     with reading(db) as session:
         opened = session.get_one(Account, "ann").opened
-    assert opened == tokyo and opened is not None and opened.tzinfo is UTC
+    assert opened == tokyo
+    assert opened is not None
+    assert opened.tzinfo is UTC
     with pytest.raises(StatementError, match="needs its zone"), transaction(db) as session:
         session.add(Account(name="bob", amount=0, opened=datetime(2026, 11, 24)))
 
 
 def test_new_ids_differ_and_have_26_characters() -> None:
     ids = {ulid() for _ in range(1000)}
-    assert len(ids) == 1000 and {len(i) for i in ids} == {26}
+    assert len(ids) == 1000
+    assert {len(i) for i in ids} == {26}
 
 
 ENV = """from servicekit.migrations_env import run_migrations
@@ -229,7 +233,8 @@ def declared(package: str) -> MetaData:
 
 def test_the_first_migration_is_written_from_the_tables_and_makes_them(package: str, empty: Engine) -> None:
     written = write_revision(package, "Shelves")
-    assert written is not None and written.name == "0001_shelves.py"
+    assert written is not None
+    assert written.name == "0001_shelves.py"
     assert "servicekit" not in written.read_text()
     migrate(empty, package)
     assert {"shelves", "outbox", "inbox"} <= set(inspect(empty).get_table_names())
@@ -281,4 +286,5 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
 def test_a_database_that_does_not_answer_is_one_line_without_its_password(package: str) -> None:
     with pytest.raises(StartupError) as refused:
         migrate(engine("postgresql://u:secret@127.0.0.1:1/d"), package)
-    assert "\n" not in str(refused.value) and "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "secret" not in str(refused.value)

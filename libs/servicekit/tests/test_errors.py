@@ -5,6 +5,7 @@ from __future__ import annotations
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+
 from servicekit.errors import (
     DOMAIN,
     Aborted,
@@ -76,8 +77,10 @@ def test_each_wrong_field_is_named_with_its_rule() -> None:
 def test_when_to_retry_and_whose_state_is_wrong_survive_the_wire() -> None:
     full = from_status(to_status(ResourceExhausted("QUEUE_FULL", "full", retry_after_s=1.25)))
     blocked = from_status(to_status(FailedPrecondition("BLOCKED", "no", subject="models/m")))
-    assert isinstance(full, ResourceExhausted) and full.retry_after_s == 1.25
-    assert isinstance(blocked, FailedPrecondition) and blocked.subject == "models/m"
+    assert isinstance(full, ResourceExhausted)
+    assert full.retry_after_s == 1.25
+    assert isinstance(blocked, FailedPrecondition)
+    assert blocked.subject == "models/m"
 
 
 def test_a_status_never_outgrows_what_http2_trailers_hold() -> None:

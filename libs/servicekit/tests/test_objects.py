@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import fsspec
 import pytest
+
 from servicekit.errors import CorruptObject, InvalidArgument, NotFound, StartupError
 from servicekit.objects import ObjectStore
 
@@ -33,7 +34,8 @@ def test_what_is_put_is_got_by_its_digest(store: ObjectStore, tmp_path: Path) ->
     (tmp_path / "file").write_bytes(data)
     digest = store.put_bytes(data)
     assert digest == f"sha256:{hashlib.sha256(data).hexdigest()}" == store.put_file(tmp_path / "file")
-    assert store.exists(digest) and store.get_bytes(digest) == data
+    assert store.exists(digest)
+    assert store.get_bytes(digest) == data
     with store.open(digest) as file:
         assert file.read(3) == data[:3]
     assert store.local_path(digest).stat().st_mode & 0o222 == 0
@@ -59,8 +61,10 @@ def test_bytes_that_changed_on_disk_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"the trutH")
     with pytest.raises(CorruptObject) as refused:
         store.open(digest)
-    assert refused.value.digest == digest and refused.value.found != digest
-    assert store.put_bytes(b"the truth") == digest and store.get_bytes(digest) == b"the truth"
+    assert refused.value.digest == digest
+    assert refused.value.found != digest
+    assert store.put_bytes(b"the truth") == digest
+    assert store.get_bytes(digest) == b"the truth"
 
 
 def test_a_spoilt_local_copy_is_fetched_again_and_a_spoilt_bucket_refused(tmp_path: Path) -> None:
@@ -85,7 +89,8 @@ def test_many_may_put_the_same_object_at_once(store: ObjectStore) -> None:
     data = bytes(300_000)
     with ThreadPoolExecutor(8) as pool:
         digests = set(pool.map(store.put_bytes, [data] * 32))
-    assert len(digests) == 1 and store.get_bytes(digests.pop()) == data
+    assert len(digests) == 1
+    assert store.get_bytes(digests.pop()) == data
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_rubbish(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 from pydantic import Field
+
 from servicekit.errors import StartupError
 from servicekit.settings import ServiceSettings
 
@@ -51,7 +52,8 @@ def test_a_bad_value_is_one_line_with_variable_value_and_rule(monkeypatch: pytes
         BakerySettings.load()
     line = str(refused.value)
     assert "\n" not in line
-    assert "OPENLEDGER_BAKERY_OVENS='0'" in line and "greater than or equal to 1" in line
+    assert "OPENLEDGER_BAKERY_OVENS='0'" in line
+    assert "greater than or equal to 1" in line
     assert "OPENLEDGER_GRPC_PORT='here'" in line
 
 

@@ -1,0 +1,21 @@
+"""Who calls, and what they may do.
+
+A bearer token (JWT) names a principal and its roles; roles grant permissions; each RPC's permission stands in its proto.
+"""
+
+from servicekit.auth.issuer import DevelopmentIssuer
+from servicekit.auth.jwks import KeySet
+from servicekit.auth.principal import Principal, current_principal, set_current_principal
+from servicekit.auth.roles import PERMISSIONS, ROLE_PERMISSIONS
+from servicekit.auth.verifier import TokenVerifier
+
+__all__ = [
+    "PERMISSIONS",
+    "ROLE_PERMISSIONS",
+    "DevelopmentIssuer",
+    "KeySet",
+    "Principal",
+    "TokenVerifier",
+    "current_principal",
+    "set_current_principal",
+]
