@@ -1,4 +1,4 @@
-"""Writes identity/vectors/leaves.json with a second, general encoder (eth_abi), not with identity.leaf itself.
+"""Writes identity/vectors/leaves.json with a second, general encoder (eth_abi), not with identity.leaf.
 
 Run it only when the encoding changes on purpose: every proof ever given out depends on these bytes.
 """
