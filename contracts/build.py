@@ -1,4 +1,4 @@
-"""Compiles contracts/src with the solc of npm and writes one artifact (abi, bytecode) a contract.
+"""Compiles contracts/src with the solc of npm and writes one artifact (abi, bytecode, deployedBytecode) a contract.
 
     python contracts/build.py [--force]
 
@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
     "evmVersion": "cancun",
     # Metadata would change the bytecode with every comment.
     "metadata": {"bytecodeHash": "none", "appendCBOR": False},
-    "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object"]}},
+    "outputSelection": {"*": {"*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}},
 }
 
 
@@ -97,7 +97,11 @@ def write_artifacts(output: dict[str, Any]) -> list[str]:
     names: list[str] = []
     for source in sources():
         for name, contract in output["contracts"][source].items():
-            artifact = {"abi": contract["abi"], "bytecode": "0x" + contract["evm"]["bytecode"]["object"]}
+            artifact = {
+                "abi": contract["abi"],
+                "bytecode": "0x" + contract["evm"]["bytecode"]["object"],
+                "deployedBytecode": "0x" + contract["evm"]["deployedBytecode"]["object"],
+            }
             (BUILD / f"{name}.json").write_text(json.dumps(artifact, indent=1) + "\n", "utf-8")
             names.append(name)
     return names

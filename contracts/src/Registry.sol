@@ -49,7 +49,6 @@ contract Registry is AccessControl {
     error EmptyRoot();
     error UnknownState();
     error ModelIdentityIsFixed(bytes32 versionDigest);
-    error ModelIsRetired(bytes32 versionDigest);
 
     constructor(address admin) {
         _grantRole(DEFAULT_ADMIN_ROLE, admin);
@@ -74,7 +73,6 @@ contract Registry is AccessControl {
     ) external onlyRole(REGISTRAR_ROLE) {
         if (state == ModelState.Unknown) revert UnknownState();
         Model storage model = models[versionDigest];
-        if (model.state == ModelState.Retired) revert ModelIsRetired(versionDigest);
         if (
             model.state != ModelState.Unknown
                 && (model.baseDigest != baseDigest || model.adapterDigest != adapterDigest)

@@ -35,10 +35,11 @@ contract RegistryTest is Test {
         registry.recordModel("version", "base", "other adapter", "report", Registry.ModelState.Promoted);
     }
 
-    function test_a_retired_model_stays_retired() public {
+    function test_a_retired_model_may_be_promoted_again() public {
         registry.recordModel("version", "base", "adapter", "report", Registry.ModelState.Retired);
-        vm.expectRevert(abi.encodeWithSelector(Registry.ModelIsRetired.selector, bytes32("version")));
         registry.recordModel("version", "base", "adapter", "report", Registry.ModelState.Promoted);
+        (,,, Registry.ModelState state) = registry.models("version");
+        claimTrue(state == Registry.ModelState.Promoted, "rolled back to");
     }
 
     function test_unknown_is_not_a_state_to_record() public {
