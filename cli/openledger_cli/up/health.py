@@ -1,0 +1,49 @@
+"""Whether every door of the platform answers."""
+
+from __future__ import annotations
+
+import socket
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from openledger_cli.connection import SERVICES, address_file
+from openledger_cli.up.plan import Plan
+
+
+def pending_doors(plan: Plan) -> list[str]:
+    """The doors that do not answer yet, by name; empty when the platform is ready."""
+    missing = [] if _listens(plan.ports.anvil) else ["anvil"]
+    if not _answers(f"{plan.ray_address}/api/version"):
+        missing.append("ray")
+    for service in SERVICES:
+        written = address_file(plan.state_dir, service).exists()
+        if not written or not serving(f"127.0.0.1:{plan.ports.grpc[service]}"):
+            missing.append(service)
+    return missing
+
+
+def serving(address: str, timeout_s: float = 1.0) -> bool:
+    """Whether the gRPC health service at an address says SERVING."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=timeout_s
+            )
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2.0, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
