@@ -12,78 +12,21 @@ the factors of the slots in use are laid side by side and all rows meet all of t
 foreign results being set to zero; this reads each weight once and beats a gather per row and a loop per slot
 alike. Many tokens a row (prefill): rows are grouped by slot, because foreign results would cost real time.
 
-Not thread-safe: one thread loads, unloads and runs the model.
+Weights come from `modelkit.adapter`, which has checked them. Not thread-safe: one thread loads, unloads and
+runs the model.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from modelkit.adapter import Adapter, InvalidAdapter
+
 BASE_SLOT = 0
-_PREFIX = "base_model.model."
-_SUFFIXES = {".lora_A.weight": 0, ".lora_B.weight": 1}
-_UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias",
-                "layer_replication", "trainable_token_indices", "target_parameters")
-
-
-class IncompatibleAdapter(ValueError):
-    """An adapter that this model cannot serve: foreign shapes, a variant of LoRA, or numbers that are not finite."""
-
-
-@dataclass(frozen=True)
-class AdapterWeights:
-    """An adapter on the CPU. `factors[module path]` is (A `[rank, in]`, B `[out, rank]`)."""
-
-    rank: int
-    scale: float
-    factors: Mapping[str, tuple[Tensor, Tensor]]
-
-
-def read_adapter(folder: Path) -> AdapterWeights:
-    """Reads PEFT's `adapter_config.json` and `adapter_model.safetensors`. Raises IncompatibleAdapter."""
-    config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text())
-    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
-        raise IncompatibleAdapter("only plain LoRA without biases can be served")
-    if foreign := [name for name in _UNSUPPORTED if config.get(name)]:
-        raise IncompatibleAdapter(f"the adapter uses {', '.join(foreign)}, which cannot be served")
-    rank, alpha = int(config["r"]), float(config["lora_alpha"])
-    scale = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
-    try:
-        tensors = load_file(folder / "adapter_model.safetensors")
-    except SafetensorError as error:
-        raise IncompatibleAdapter(f"adapter_model.safetensors cannot be read: {error}") from error
-    return AdapterWeights(rank, scale, _pair(tensors, rank))
-
-
-def _pair(tensors: Mapping[str, Tensor], rank: int) -> dict[str, tuple[Tensor, Tensor]]:
-    sides: dict[str, list[Tensor | None]] = {}
-    for name, tensor in tensors.items():
-        suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), None)
-        if suffix is None or not name.startswith(_PREFIX):
-            raise IncompatibleAdapter(f"tensor {name!r} is no LoRA factor")
-        if tensor.ndim != 2 or tensor.shape[_SUFFIXES[suffix]] != rank:
-            raise IncompatibleAdapter(f"tensor {name!r} has shape {list(tensor.shape)}, which is not of rank {rank}")
-        # 0 * inf is NaN: one such number would reach the rows of other adapters in the same batch.
-        if not bool(torch.isfinite(tensor).all()):
-            raise IncompatibleAdapter(f"tensor {name!r} holds numbers that are not finite")
-        sides.setdefault(name[len(_PREFIX):-len(suffix)], [None, None])[_SUFFIXES[suffix]] = tensor
-    pairs = {}
-    for path, (a, b) in sides.items():
-        if a is None or b is None:
-            raise IncompatibleAdapter(f"module {path!r} has only one of its two factors")
-        pairs[path] = (a, b)
-    if not pairs:
-        raise IncompatibleAdapter("the adapter holds no factors")
-    return pairs
 
 
 @dataclass(frozen=True)
@@ -185,10 +128,13 @@ class SlotLinear(nn.Module):
         if old is not None and old[0].shape[1] >= rank:
             return old
         weight = self.base.weight
-        new = (weight.new_zeros(self._slots, rank, weight.shape[1]), weight.new_zeros(self._slots, rank, weight.shape[0]))
+        new = (
+            weight.new_zeros(self._slots, rank, weight.shape[1]),
+            weight.new_zeros(self._slots, rank, weight.shape[0]),
+        )
         if old is not None:
             for grown, stack in zip(new, old, strict=True):
-                grown[:, :stack.shape[1]].copy_(stack)
+                grown[:, : stack.shape[1]].copy_(stack)
         return new
 
 
@@ -213,25 +159,34 @@ class SlotBank:
                 setattr(model.get_submodule(parent), name, wrapper)
                 self._layers[path] = wrapper
 
-    def check(self, adapter: AdapterWeights) -> None:
-        """Raises IncompatibleAdapter when the adapter does not fit this model; changes nothing."""
-        for path, (a, b) in adapter.factors.items():
+    def check(self, adapter: Adapter) -> None:
+        """Raises InvalidAdapter when the adapter does not fit this model; changes nothing."""
+        for path, (a, b) in adapter.weights.items():
             layer = self._layers.get(path)
             if layer is None:
-                raise IncompatibleAdapter(f"the base model has no linear layer {path!r}")
-            expected = (layer.base.in_features, layer.base.out_features)
-            if (a.shape[1], b.shape[0]) != expected:
-                raise IncompatibleAdapter(f"{path!r} maps {a.shape[1]} -> {b.shape[0]}; the base's {expected[0]} -> {expected[1]}")
+                raise InvalidAdapter(f"the base model has no linear layer {path!r}")
+            found, expected = (a.shape[1], b.shape[0]), (layer.base.in_features, layer.base.out_features)
+            if found != expected:
+                raise InvalidAdapter(
+                    f"the adapter of {path!r} maps {found[0]} to {found[1]} values, "
+                    f"the base model's layer {expected[0]} to {expected[1]}"
+                )
 
-    def load(self, slot: int, adapter: AdapterWeights) -> None:
-        """Puts an adapter in a slot, whatever was there before. Raises IncompatibleAdapter, changing nothing."""
+    def load(self, slot: int, adapter: Adapter) -> None:
+        """Puts an adapter in a slot, whatever was there before. Raises InvalidAdapter, changing nothing."""
         self._check_slot(slot)
         self.check(adapter)
-        self.unload(slot)
-        for path, (a, b) in adapter.factors.items():
+        scaled = {}
+        for path, (a, b) in adapter.weights.items():
             weight = self._layers[path].base.weight
             # Scaled before the cast: in bf16 the product rounds once instead of twice.
-            self._layers[path].fill(slot, a.to(weight), (b.float() * adapter.scale).to(weight))
+            scaled[path] = a.to(weight), (b.float() * adapter.config.scale).to(weight)
+            # 0 * inf is NaN: one overflowed factor would reach the rows of all adapters in a batch.
+            if not all(bool(torch.isfinite(factor).all()) for factor in scaled[path]):
+                raise InvalidAdapter(f"the adapter of {path!r} overflows {weight.dtype}")
+        self.unload(slot)
+        for path, (a, b) in scaled.items():
+            self._layers[path].fill(slot, a, b)
 
     def unload(self, slot: int) -> None:
         """Makes a slot behave as the base."""
@@ -256,8 +211,13 @@ class SlotBank:
         def tensor(values: Sequence[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.long, device=self._device)
 
-        return _Plan(rows, active, tensor(active), tensor(position).view(-1, 1, 1),
-                     tuple((slot, tensor([i for i, s in enumerate(rows) if s == slot])) for slot in active))
+        return _Plan(
+            rows,
+            active,
+            tensor(active),
+            tensor(position).view(-1, 1, 1),
+            tuple((slot, tensor([i for i, s in enumerate(rows) if s == slot])) for slot in active),
+        )
 
     def _check_slot(self, slot: int) -> None:
         if not 1 <= slot <= self.slots:

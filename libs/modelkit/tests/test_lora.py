@@ -2,41 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from modelkit.lora import IncompatibleAdapter, SlotBank, read_adapter
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from modelkit.adapter import Adapter, InvalidAdapter, fetch, publish, read
+from modelkit.lora import SlotBank
+from servicekit.objects import ObjectStore
+
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+Pair = tuple[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 def tiny_model() -> LlamaForCausalLM:
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128)
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+    )
     return LlamaForCausalLM(config).eval().requires_grad_(False)
 
 
-def write_adapter(folder: Path, seed: int, rank: int, targets: list[str], rslora: bool = False) -> Path:
+BASE_DIGEST = "sha256:" + "0" * 64
+
+
+def write_adapter(folder: Path, seed: int, rank: int, targets: list[str]) -> Path:
     torch.manual_seed(seed)
-    model = get_peft_model(tiny_model(), LoraConfig(r=rank, lora_alpha=3 * rank, target_modules=targets,
-                                                    use_rslora=rslora))
+    model = get_peft_model(
+        tiny_model(), LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=3 * rank, target_modules=targets)
+    )
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(str(folder))
-    return folder
+    model.save_pretrained(str(folder / "peft"))
+    store = ObjectStore(str(folder / "objects"))
+    return fetch(publish(folder / "peft", BASE_DIGEST, store), store, folder / "cache", BASE_DIGEST)
 
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("adapters")
-    return [write_adapter(root / "a", 1, 4, ALL_LINEAR), write_adapter(root / "b", 2, 8, ["q_proj", "v_proj"]),
-            write_adapter(root / "c", 3, 2, ALL_LINEAR, rslora=True)]
+    return [
+        write_adapter(root / "a", 1, 4, ALL_LINEAR),
+        write_adapter(root / "b", 2, 8, ["q_proj", "v_proj"]),
+        write_adapter(root / "c", 3, 2, ALL_LINEAR),
+    ]
 
 
 @pytest.fixture
@@ -44,7 +64,7 @@ def served(adapters: list[Path]) -> tuple[LlamaForCausalLM, SlotBank]:
     model = tiny_model()
     bank = SlotBank(model, slots=4)
     for slot, folder in enumerate(adapters, start=1):
-        bank.load(slot, read_adapter(folder))
+        bank.load(slot, read(folder))
     return model, bank
 
 
@@ -58,7 +78,8 @@ def logits(model: LlamaForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("slot", [1, 2, 3])
 def test_a_slot_equals_peft_on_the_same_adapter(
-        served: tuple[LlamaForCausalLM, SlotBank], adapters: list[Path], slot: int) -> None:
+    served: tuple[LlamaForCausalLM, SlotBank], adapters: list[Path], slot: int
+) -> None:
     model, bank = served
     bank.route([slot] * 8)
     peft = PeftModel.from_pretrained(tiny_model(), str(adapters[slot - 1])).eval()
@@ -66,14 +87,16 @@ def test_a_slot_equals_peft_on_the_same_adapter(
 
 
 @pytest.mark.parametrize("tokens", [TOKENS, TOKENS[:, :1]], ids=["prefill", "decode"])
-def test_a_mixed_batch_equals_single_runs(served: tuple[LlamaForCausalLM, SlotBank], tokens: torch.Tensor) -> None:
+def test_a_mixed_batch_equals_single_runs(
+    served: tuple[LlamaForCausalLM, SlotBank], tokens: torch.Tensor
+) -> None:
     model, bank = served
     rows = [0, 1, 2, 3, 3, 1, 0, 2]
     bank.route(rows)
     mixed = logits(model, tokens)
     for row, slot in enumerate(rows):
         bank.route([slot])
-        alone = logits(model, tokens[row:row + 1])[0]
+        alone = logits(model, tokens[row : row + 1])[0]
         torch.testing.assert_close(mixed[row], alone, rtol=1e-4, atol=1e-5)
         assert torch.equal(mixed[row].argmax(-1), alone.argmax(-1))
 
@@ -89,52 +112,50 @@ def test_an_unloaded_slot_and_slot_0_are_the_base(served: tuple[LlamaForCausalLM
 
 
 def test_reloading_a_slot_leaves_nothing_of_the_former_adapter(
-        served: tuple[LlamaForCausalLM, SlotBank], adapters: list[Path]) -> None:
+    served: tuple[LlamaForCausalLM, SlotBank], adapters: list[Path]
+) -> None:
     model, bank = served
     rows = [1, 2, 1, 2, 1, 2, 1, 2]
     bank.route(rows)
     logits(model, TOKENS[:, :1])  # fills what layers remember of the slots in use
-    bank.load(1, read_adapter(adapters[1]))
+    bank.load(1, read(adapters[1]))
     bank.route([2] * 8)
     expected = logits(model, TOKENS[:, :1])
     bank.route(rows)
     torch.testing.assert_close(logits(model, TOKENS[:, :1]), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_overflowing_adapter_does_not_reach_other_rows(
-        served: tuple[LlamaForCausalLM, SlotBank], adapters: list[Path], tmp_path: Path) -> None:
-    huge = read_adapter(adapters[0])
-    for a, _ in huge.factors.values():
-        a.fill_(3e38)
+def with_weights(adapter: Adapter, change: Callable[[str, torch.Tensor, torch.Tensor], Pair]) -> Adapter:
+    return Adapter(adapter.config, dict(change(path, a, b) for path, (a, b) in adapter.weights.items()))
+
+
+def test_an_overflowing_product_does_not_reach_other_rows(
+    served: tuple[LlamaForCausalLM, SlotBank], adapters: list[Path]
+) -> None:
     model, bank = served
-    bank.load(4, huge)
+    bank.load(4, with_weights(read(adapters[0]), lambda path, a, b: (path, (torch.full_like(a, 3e38), b))))
     bank.route([2])
     alone = logits(model, TOKENS[:1, :1])
     bank.route([2, 4])
     torch.testing.assert_close(logits(model, TOKENS[:2, :1])[:1], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_bad_adapters_are_refused_by_name(adapters: list[Path], tmp_path: Path) -> None:
-    config = (adapters[0] / "adapter_config.json").read_text()
-    tensors = load_file(adapters[0] / "adapter_model.safetensors")
-    first = next(iter(tensors))
+def test_adapters_that_do_not_fit_are_refused_and_change_nothing(
+    served: tuple[LlamaForCausalLM, SlotBank], adapters: list[Path]
+) -> None:
+    model, bank = served
+    bank.route([1] * 8)
+    before = logits(model, TOKENS)
 
-    def refused(config: str, tensors: dict[str, torch.Tensor]) -> str:
-        (tmp_path / "adapter_config.json").write_text(config)
-        save_file(tensors, tmp_path / "adapter_model.safetensors")
-        with pytest.raises(IncompatibleAdapter) as caught:
-            SlotBank(tiny_model(), 1).load(1, read_adapter(tmp_path))
+    def refused(change: Callable[[str, torch.Tensor, torch.Tensor], Pair]) -> str:
+        with pytest.raises(InvalidAdapter) as caught:
+            bank.load(1, with_weights(read(adapters[0]), change))
         return str(caught.value)
 
-    assert "use_dora" in refused(config.replace('"use_dora": false', '"use_dora": true'), tensors)
-    assert "not finite" in refused(config, {**tensors, first: torch.full_like(tensors[first], float("nan"))})
-    assert "only one" in refused(config, {name: value for name, value in tensors.items() if name != first})
-    assert "no LoRA factor" in refused(config, {**tensors, "lm_head.weight": torch.zeros(2, 2)})
-    renamed = {name.replace("layers.0", "layers.7"): value for name, value in tensors.items()}
-    assert "layers.7" in refused(config, renamed)
-    assert "rank" in refused(config, {**tensors, first: torch.zeros(5, 32)})
-    wide = {name: torch.cat([value, value], 1) if "lora_A" in name else value for name, value in tensors.items()}
-    assert "->" in refused(config, wide)
+    assert "layers.7" in refused(lambda path, a, b: (path.replace("layers.0", "layers.7"), (a, b)))
+    assert "maps 64 to" in refused(lambda path, a, b: (path, (torch.cat([a, a], 1)[:, :64], b)))
+    assert "overflows" in refused(lambda path, a, b: (path, (a, torch.full_like(b, 3e38))))
+    assert torch.equal(logits(model, TOKENS), before)
 
 
 def test_slots_outside_the_bank_are_refused() -> None:

@@ -1,0 +1,70 @@
+"""One answer in the making."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from transformers import PreTrainedTokenizerBase
+
+from inference.answer import Answer, Finish, Listener, Question
+from inference.sampling import Choice, Sampler
+from inference.text import StopText
+
+
+class Row:
+    """State of one answer. The scheduler's thread owns it; other threads only set `cancelled`."""
+
+    def __init__(self, question: Question, listener: Listener, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.question = question
+        self.listener = listener
+        self.sampler = Sampler(question.sampling)
+        self.slot = 0
+        self.tokens: list[int] = []
+        self.finish: Finish | None = None
+        self.cancelled = False
+        self._log_probabilities: list[float] = []
+        self._text = StopText(tokenizer, question.sampling.stop)
+        self._first_token_at: float | None = None
+
+    def accept(self, choice: Choice, end_tokens: Collection[int]) -> None:
+        """Takes the next token: sends the text it settles, and sets `finish` when it is the last."""
+        if self._first_token_at is None:
+            self._first_token_at = time.monotonic()
+        if choice.token in end_tokens:
+            self._finish(Finish.STOP)
+            return
+        self.tokens.append(choice.token)
+        self._log_probabilities.append(choice.log_probability)
+        piece = self._text.push(choice.token)
+        self._send(piece.text)
+        if piece.stopped:
+            self.finish = Finish.STOP
+        elif len(self.tokens) >= self.question.sampling.max_output_tokens:
+            self._finish(Finish.LENGTH)
+
+    def answer(self) -> Answer:
+        """The finished answer; `finish` must be set."""
+        assert self.finish is not None
+        now = time.monotonic()
+        received = self.question.received_at
+        return Answer(
+            question=self.question,
+            output_tokens=tuple(self.tokens),
+            log_probabilities=tuple(self._log_probabilities),
+            text=self._text.text,
+            finish=self.finish,
+            time_to_first_token_s=(self._first_token_at or now) - received,
+            duration_s=now - received,
+            finished=datetime.now(UTC),
+        )
+
+    def _finish(self, reason: Finish) -> None:
+        piece = self._text.finish()
+        self._send(piece.text)
+        self.finish = Finish.STOP if piece.stopped else reason
+
+    def _send(self, text: str) -> None:
+        if text:
+            self.listener.text(text)

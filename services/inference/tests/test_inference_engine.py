@@ -1,0 +1,239 @@
+"""Claims about the scheduler, on a tiny model with random weights."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+
+from inference.answer import Finish
+from inference.sampling import Sampling
+from modelkit import adapter, base_model
+from servicekit.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    ResourceExhausted,
+    Unavailable,
+)
+
+PROMPTS = [
+    "The actor",
+    "Persistence: the malware writes a registry key and",
+    "a",
+    "PowerShell é 漢字 🎉 was used to",
+]
+LONG = Sampling(max_output_tokens=900)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "condition was not met in 20 s"
+        threading.Event().wait(0.002)
+
+
+def greedy(world: Any, prompt: str, served: int | None, tokens: int) -> list[int]:
+    """What PEFT and transformers' own `generate` answer."""
+    model, tokenizer = world.load()
+    if served is not None:
+        folder = adapter.fetch(world.adapters[served], world.store, world.cache, world.base_digest)
+        model = PeftModel.from_pretrained(model, str(folder))
+    ids = torch.tensor([tokenizer.encode(prompt, add_special_tokens=False)])
+    model.generation_config.eos_token_id = None
+    output = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=tokens,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    return output[0, ids.shape[1] :].tolist()
+
+
+def test_base_and_adapters_in_one_batch_answer_as_each_alone_by_peft(start_engine: Any, world: Any) -> None:
+    running = start_engine(slots=3, begin=True)
+    asked = [(prompt, served) for prompt, served in zip(PROMPTS, [None, 0, 1, 2], strict=True)]
+    heard = [running.ask(prompt, served)[0] for prompt, served in asked]
+    for (prompt, served), one in zip(asked, heard, strict=True):
+        answer = one.answer()
+        assert list(answer.output_tokens) == greedy(world, prompt, served, 12)
+        assert answer.finish is Finish.LENGTH
+        assert "".join(one.pieces) == answer.text
+        assert answer.text == running.tokenizer.decode(answer.output_tokens, skip_special_tokens=True)
+
+
+def test_rows_that_join_late_change_no_answer(start_engine: Any) -> None:
+    sampling = Sampling(max_output_tokens=60)
+    alone = start_engine()
+    expected = [
+        alone.ask(prompt, index % 2, sampling=sampling)[0].answer().output_tokens
+        for index, prompt in enumerate(PROMPTS)
+    ]
+    running = start_engine()
+    heard = []
+    for index, prompt in enumerate(PROMPTS):
+        one, _ = running.ask(prompt, index % 2, sampling=sampling)
+        one.first.wait(20)  # the next one joins while this one runs
+        heard.append(one)
+    assert [one.answer().output_tokens for one in heard] == expected
+
+
+def test_sampling_depends_on_the_seed_and_not_on_the_batch(start_engine: Any) -> None:
+    running = start_engine()
+    sampling = [Sampling(max_output_tokens=20, temperature=0.9, top_p=0.9, seed=seed) for seed in (1, 1, 2)]
+    together = [running.ask("The actor", sampling=one)[0] for one in sampling]
+    first, same, other = (one.answer().output_tokens for one in together)
+    alone = running.ask("The actor", sampling=sampling[0])[0].answer().output_tokens
+    assert first == same == alone
+    assert first != other
+
+
+def test_log_probabilities_are_those_of_the_model(start_engine: Any, world: Any) -> None:
+    answer = start_engine().ask("The actor", sampling=Sampling(20, temperature=1.5, seed=3))[0].answer()
+    model, _ = world.load()
+    tokens = torch.tensor([[*answer.question.prompt_tokens, *answer.output_tokens]])
+    with torch.inference_mode():
+        table = torch.log_softmax(model(tokens).logits[0], -1)
+    start = len(answer.question.prompt_tokens)
+    expected = [float(table[start + i - 1, token]) for i, token in enumerate(answer.output_tokens)]
+    assert answer.log_probabilities == pytest.approx(expected, abs=1e-3)
+
+
+def test_an_end_token_ends_the_answer_and_is_not_part_of_it(start_engine: Any) -> None:
+    tokens = start_engine().ask("The actor")[0].answer().output_tokens
+    last = next(i for i, token in enumerate(tokens) if token not in tokens[:i] and i > 1)
+    answer = start_engine(end_tokens=frozenset({tokens[last]})).ask("The actor")[0].answer()
+    assert answer.output_tokens == tokens[:last]
+    assert answer.finish is Finish.STOP
+
+
+def test_a_stop_string_ends_the_text_before_it(start_engine: Any) -> None:
+    running = start_engine()
+    whole = running.ask("The actor", sampling=Sampling(40))[0].answer().text
+    stop = whole[10:13]
+    heard, _ = running.ask("The actor", sampling=Sampling(40, stop=("never", stop)))
+    answer = heard.answer()
+    assert answer.finish is Finish.STOP
+    assert "".join(heard.pieces) == answer.text == whole[: whole.index(stop)]
+
+
+def test_a_cancelled_answer_frees_its_row_and_is_recorded_as_partial(start_engine: Any) -> None:
+    running = start_engine()
+    heard, ticket = running.ask("The actor", 0, sampling=LONG)
+    heard.first.wait(20)
+    ticket.cancel()
+    answer = heard.answer()
+    until(lambda: running.engine.idle)
+    assert answer.finish is Finish.CANCELLED
+    assert 0 < len(answer.output_tokens) < 900
+    assert running.engine._decoder._slots == []
+    assert running.engine._decoder._cache is None
+
+
+def test_cancelling_one_row_leaves_the_others_as_they_were(start_engine: Any) -> None:
+    running = start_engine()
+    expected = running.ask("The actor", 1, sampling=Sampling(80))[0].answer().output_tokens
+    heard, ticket = running.ask(PROMPTS[1], 0, sampling=LONG)
+    heard.first.wait(20)
+    kept, _ = running.ask("The actor", 1, sampling=Sampling(80))
+    kept.first.wait(20)
+    ticket.cancel()
+    assert kept.answer().output_tokens == expected
+
+
+def test_a_question_cancelled_while_it_waits_never_runs(start_engine: Any) -> None:
+    running = start_engine(begin=False)
+    heard, ticket = running.ask("The actor")
+    ticket.cancel()
+    stop = threading.Event()
+    thread = threading.Thread(target=running.engine.run, args=(stop,))
+    thread.start()
+    assert isinstance(heard.end(), Cancelled)
+    stop.set()
+    thread.join()
+
+
+def test_a_deadline_ends_a_running_answer_and_a_waiting_one(start_engine: Any) -> None:
+    running = start_engine()
+    heard, _ = running.ask("The actor", sampling=LONG, deadline_s=0.2)
+    assert heard.answer().finish is Finish.CANCELLED
+    late, _ = running.ask("The actor", deadline_s=-1)
+    assert isinstance(late.end(), DeadlineExceeded)
+
+
+def test_a_full_queue_refuses_with_a_time_to_come_back(start_engine: Any) -> None:
+    running = start_engine(begin=False)
+    for _ in range(8):
+        running.ask("a")
+    with pytest.raises(ResourceExhausted) as caught:
+        running.ask("a")
+    assert caught.value.retry_after_s is not None
+    assert caught.value.retry_after_s >= 1
+
+
+def test_more_questions_than_rows_are_all_answered(start_engine: Any) -> None:
+    running = start_engine()
+    heard = [running.ask(PROMPTS[i % 4], [None, 0, 1][i % 3])[0] for i in range(8)]
+    assert all(one.answer().finish is Finish.LENGTH for one in heard)
+    until(lambda: running.engine.idle)
+
+
+def test_more_adapters_than_slots_take_turns(start_engine: Any, world: Any) -> None:
+    running = start_engine(slots=1)
+    heard = [running.ask("The actor", served)[0] for served in (0, 1, 2, 0)]
+    answers = [one.answer().output_tokens for one in heard]
+    assert [list(tokens) for tokens in answers] == [greedy(world, "The actor", s, 12) for s in (0, 1, 2, 0)]
+
+
+def test_an_adapter_that_cannot_be_had_fails_only_its_own_questions(start_engine: Any, world: Any) -> None:
+    def fetch(digest: str) -> adapter.Adapter:
+        if digest == world.adapters[0]:
+            raise adapter.InvalidAdapter("of another base")
+        if digest == world.adapters[1]:
+            raise OSError("the bucket does not answer")
+        return world.fetch(digest)
+
+    running = start_engine(fetch=fetch)
+    invalid, unreachable, good = (running.ask("The actor", served)[0] for served in (0, 1, 2))
+    assert isinstance(invalid.end(), FailedPrecondition)
+    assert isinstance(unreachable.end(), Unavailable)
+    assert good.answer().finish is Finish.LENGTH
+
+
+def test_a_failed_step_gives_up_its_answers_and_the_engine_goes_on(start_engine: Any) -> None:
+    running = start_engine()
+    decoder, step = running.engine._decoder, running.engine._decoder.step
+
+    def broken(tokens: list[int]) -> torch.Tensor:
+        decoder.step = step
+        raise RuntimeError("out of memory")
+
+    decoder.step = broken
+    assert isinstance(running.ask("The actor", 0)[0].end(), Unavailable)
+    assert running.ask("The actor", 0)[0].answer().finish is Finish.LENGTH
+
+
+def test_stopping_records_what_runs_and_refuses_what_waits(start_engine: Any) -> None:
+    running = start_engine(begin=False)
+    stop = threading.Event()
+    thread = threading.Thread(target=running.engine.run, args=(stop,))
+    thread.start()
+    heard = [running.ask("The actor", sampling=LONG)[0] for _ in range(5)]  # one more than there are rows
+    for one in heard[:4]:
+        one.first.wait(20)
+    stop.set()
+    thread.join()
+    assert all(one.answer().finish is Finish.CANCELLED for one in heard[:4])
+    assert isinstance(heard[4].end(), Unavailable)
+    with pytest.raises(Unavailable):
+        running.ask("a")
+
+
+def test_base_model_loads_with_the_world(world: Any) -> None:
+    assert base_model.read_manifest(world.base_digest, world.store).name == "tiny"
