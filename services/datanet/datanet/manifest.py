@@ -1,0 +1,82 @@
+"""A snapshot's manifest: all a stranger needs to recheck a snapshot and to pay its contributors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from datanet.definition import Datanet
+from datanet.quality import RULE_VERSIONS
+from datanet.snapshot import Count, Sealed, SplitRule
+from identity.digest import canonical_json
+
+FORMAT = "openledger.snapshot/1"
+"""The first thing a reader checks."""
+
+
+@dataclass(frozen=True)
+class Party:
+    """A contributor as a snapshot's manifest names it."""
+
+    name: str
+    principal: str
+    display_name: str
+    payout_address: str
+    consent_licence: str
+    consent_time: datetime
+
+
+def manifest(
+    sealed: Sealed,
+    datanet: Datanet,
+    number: int,
+    rule: SplitRule,
+    parties: Iterable[Party],
+    rejected: Mapping[str, int],
+) -> bytes:
+    """The manifest object: canonical JSON without a time of its own.
+
+    Whoever seals the same records under the same number gets the same digest. `rejected` counts by rule.
+    """
+    counts = {count.name: count for count in sealed.contributors}
+    return canonical_json(
+        {
+            "format": FORMAT,
+            "datanet": datanet.name,
+            "number": number,
+            "licence": datanet.licence,
+            "schema": datanet.schema.to_json(),
+            "policy": datanet.policy.to_json(),
+            "rules": RULE_VERSIONS,
+            "split": rule.to_json(),
+            "root": sealed.root,
+            "records_digest": sealed.records_digest,
+            "record_count": sealed.record_count,
+            "cluster_count": sealed.cluster_count,
+            "near_duplicate_cluster_count": sealed.near_duplicate_cluster_count,
+            "splits": [
+                {"split": count.name, "record_count": count.records, "cluster_count": count.clusters}
+                for count in sealed.splits
+            ],
+            "contributors": [
+                _party_json(party, counts[party.name])
+                for party in sorted(parties, key=lambda party: party.name)
+                if party.name in counts
+            ],
+            "rejected": [{"rule": rule, "record_count": count} for rule, count in sorted(rejected.items())],
+        }
+    )
+
+
+def _party_json(party: Party, count: Count) -> dict[str, object]:
+    return {
+        "name": party.name,
+        "principal": party.principal,
+        "display_name": party.display_name,
+        "payout_address": party.payout_address,
+        "consent_licence": party.consent_licence,
+        "consent_time": party.consent_time.astimezone(UTC).isoformat(),
+        "record_count": count.records,
+        "original_cluster_count": count.clusters,
+    }
