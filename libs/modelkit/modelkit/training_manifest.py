@@ -1,7 +1,8 @@
-"""What a model version was trained on: written by the trainer, read by whoever asks whose data is in an answer.
+"""What a model version was trained on: written by the trainer, read by whoever asks whose data is in an
+answer.
 
-A canonical JSON object in the object store; its digest stands in the model version. Attribution indexes exactly
-the records that it lists. This module imports no torch.
+A canonical JSON object in the object store; its digest stands in the model version. Attribution indexes
+exactly the records that it lists. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class ManifestSnapshot:
     """Completion template."""
     template_digest: str
     records: Mapping[str, int]
-    """Times each record was seen, by record digest. Records of the train split that were never seen are absent."""
+    """Times each record was seen, by record digest. Records of the train split that were never seen are
+    absent."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""How the service and a job talk: a folder for each job, with one file in and one file out.
+
+`job.json` is written before a job is submitted and never changes; `result.json` appears, whole, as a job's
+last act. So whoever comes back after a crash needs no memory of its own: a result is there or it is not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+JOB_FILE = "job.json"
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class SnapshotInput:
+    """A sealed snapshot as a job needs it."""
+
+    name: str
+    root: str
+    records_digest: str
+    manifest_digest: str
+    weight: float
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """All that a training job is told."""
+
+    run: str
+    """The run's ULID; also its Ray submission id."""
+    base_digest: str
+    snapshots: tuple[SnapshotInput, ...]
+    spec: Mapping[str, Any]
+    """TrainingSpec.to_json()."""
+    origins: Mapping[str, str]
+    object_store: str
+    """Absolute folder or URL."""
+    cache_dir: str
+    """Folder for unpacked base models and replay, shared by all jobs."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        content = json.loads((folder / JOB_FILE).read_bytes())
+        snapshots = tuple(SnapshotInput(**snapshot) for snapshot in content.pop("snapshots"))
+        return cls(snapshots=snapshots, **content)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training job leaves."""
+
+    adapter_digest: str
+    training_manifest_digest: str
+    compute: str
+    """For people, e.g. "cpu/float32"."""
+    packages: Mapping[str, str]
+    measurements: Mapping[str, float]
+    """seconds by phase, tokens, final loss, KL to the base on the task."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """None while there is no result."""
+        path = folder / RESULT_FILE
+        return cls(**json.loads(path.read_bytes())) if path.is_file() else None
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes a dataclass's fields; the file is complete or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(content), indent=1))  # type: ignore[call-overload]
+    partial.replace(path)

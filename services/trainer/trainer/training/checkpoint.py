@@ -1,0 +1,45 @@
+"""Where a run can go on: adapter, optimiser and step, in one file that is whole or not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FILE_NAME = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after `step` steps."""
+
+    step: int
+    adapter: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    identity: str
+    """Digest of what is trained: a checkpoint of another spec or data is not taken up."""
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Replaces the folder's checkpoint."""
+    partial = folder / f"{FILE_NAME}.partial"
+    torch.save(vars(checkpoint), partial)
+    partial.replace(folder / FILE_NAME)
+
+
+def load(folder: Path, identity: str) -> Checkpoint | None:
+    """The folder's checkpoint, if there is one of the same identity. Holds tensors and numbers, no code."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return None
+    content = torch.load(path, weights_only=True, map_location="cpu")
+    checkpoint = Checkpoint(**content)
+    return checkpoint if checkpoint.identity == identity else None
+
+
+def discard(folder: Path) -> None:
+    """Removes the checkpoint of a run that is done."""
+    (folder / FILE_NAME).unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""What is learned from, in which order: decided entirely by the spec and the data before the first step.
+
+The whole schedule is computed up front from the seed, so a resumed run goes on with exactly the batches that
+an uninterrupted one would have seen, and the training manifest can say how often each record was used.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from identity.snapshot import read_lines
+from modelkit.prompt import PromptTemplate, encode
+from servicekit.objects import ObjectStore
+
+TRAIN_SPLIT = "train"
+
+_BATCHES_SORTED_TOGETHER = 8
+"""Batches are cut from runs of this many, sorted by length: half the padding, while the order stays
+random."""
+
+
+@dataclass(frozen=True)
+class SnapshotSource:
+    """A sealed snapshot to train on."""
+
+    name: str
+    """`datanets/{datanet}/snapshots/{number}`."""
+    root: str
+    records_digest: str
+    manifest_digest: str
+    weight: float
+    template: PromptTemplate
+
+
+@dataclass(frozen=True)
+class Example:
+    """One record of a train split, as tokens."""
+
+    snapshot: int
+    """Its place in the list of sources."""
+    record_digest: str
+    tokens: tuple[int, ...]
+    completion_start: int
+    truncated: bool
+
+
+class NothingToTrainOn(ValueError):
+    """No source has a record in its train split."""
+
+
+def load_examples(
+    sources: Sequence[SnapshotSource], tokenizer: PreTrainedTokenizerBase, store: ObjectStore, max_tokens: int
+) -> list[Example]:
+    """Every record of every train split, in the snapshots' canonical order.
+
+    Raises CorruptSnapshot, NotFound, NothingToTrainOn, or TemplateError for a record that cannot be rendered.
+    """
+    examples = []
+    for place, source in enumerate(sources):
+        for line in read_lines(store.get_bytes(source.records_digest)):
+            if line.split != TRAIN_SPLIT:
+                continue
+            encoded = encode(source.template, tokenizer, line.record, max_tokens)
+            examples.append(
+                Example(
+                    place, line.record_digest, encoded.tokens, encoded.completion_start, encoded.truncated
+                )
+            )
+    if not examples:
+        raise NothingToTrainOn(f"no record in the train split of {', '.join(s.name for s in sources)}")
+    return examples
+
+
+def schedule(
+    lengths: Sequence[int], weights: Sequence[float], steps: int, batch_size: int, seed: int
+) -> list[list[int]]:
+    """Indices of the records of every step, `[steps][batch_size]`.
+
+    Records come in shuffled epochs. In each, a record appears w times on average, w being its weight divided
+    by the greatest weight: surely for the whole part, by chance for the rest.
+    """
+    chance = random.Random(seed)
+    greatest = max(weights)
+    order: list[int] = []
+    while len(order) < steps * batch_size:
+        epoch = [index for index, weight in enumerate(weights) if chance.random() < weight / greatest]
+        chance.shuffle(epoch)
+        order.extend(epoch)
+    batches: list[list[int]] = []
+    window = _BATCHES_SORTED_TOGETHER * batch_size
+    for start in range(0, steps * batch_size, window):
+        near = sorted(order[start : min(start + window, steps * batch_size)], key=lengths.__getitem__)
+        cut = [near[i : i + batch_size] for i in range(0, len(near), batch_size)]
+        chance.shuffle(cut)
+        batches.extend(cut)
+    return batches
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup_ratio: float) -> float:
+    """Rate of `step` (from 0): linear warm-up to `peak`, then a cosine down to a tenth of it."""
+    warmup = math.ceil(steps * warmup_ratio)
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, steps - warmup)
+    return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
