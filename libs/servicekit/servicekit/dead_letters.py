@@ -1,0 +1,81 @@
+"""Where invalid records go, and when too many of them mean that the consumer, not the records, is wrong."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from servicekit.eventlog.base import MAX_RECORD_BYTES, InRecord, OutRecord
+from servicekit.events import InvalidEvent
+
+_DETAIL_CHARS = 1000
+
+
+@dataclass(frozen=True)
+class DeadLetterCap:
+    """How many invalid records a consumer moves aside before it halts."""
+
+    consecutive: int = 10
+    """Invalid records in a row."""
+    ratio: float = 0.1
+    """Invalid share of the last `window` records, judged once half a window has been seen."""
+    window: int = 1000
+
+
+class DeadLetterCapReached(Exception):
+    """One more invalid record would exceed the cap; it was left where it is."""
+
+
+class DeadLetterCount:
+    """Counts a consumer's outcomes against its cap."""
+
+    def __init__(self, cap: DeadLetterCap) -> None:
+        self._cap = cap
+        self._in_a_row = 0
+        self._recent: deque[bool] = deque(maxlen=cap.window)  # True: invalid
+        self._invalid = 0
+
+    def valid(self) -> None:
+        """A record was handled."""
+        self._in_a_row = 0
+        self._remember(False)
+
+    def check(self) -> None:
+        """Whether one more record may be moved aside. Raises DeadLetterCapReached when it may not."""
+        if self._in_a_row >= self._cap.consecutive:
+            raise DeadLetterCapReached(f"{self._in_a_row} invalid records in a row")
+        seen = len(self._recent)
+        if 2 * seen >= self._cap.window and self._invalid + 1 > self._cap.ratio * seen:
+            raise DeadLetterCapReached(f"{self._invalid} of the last {seen} records were invalid")
+
+    def invalid(self) -> None:
+        """A record was moved aside."""
+        self._in_a_row += 1
+        self._remember(True)
+
+    def _remember(self, invalid: bool) -> None:
+        if len(self._recent) == self._recent.maxlen:
+            self._invalid -= self._recent[0]
+        self._recent.append(invalid)
+        self._invalid += invalid
+
+
+def dead_letter(record: InRecord, group: str, error: InvalidEvent) -> OutRecord:
+    """The record for `<topic>.dlq`: as it came, with headers that say who refused it, why, and where it stood."""
+    reasons = {
+        "dlq_reason": error.reason,
+        "dlq_detail": error.detail[:_DETAIL_CHARS],
+        "dlq_group": group,
+        "dlq_topic": record.topic,
+        "dlq_partition": str(record.partition),
+        "dlq_offset": str(record.offset),
+        "dlq_time": datetime.now(UTC).isoformat(),
+    }
+    headers = record.headers + tuple((name, text.encode()) for name, text in reasons.items())
+    moved = OutRecord(record.topic + ".dlq", record.key, record.value, headers)
+    if moved.size() > MAX_RECORD_BYTES:
+        # The reasons made it too large for the log; its bytes still stand at dlq_topic, dlq_partition,
+        # dlq_offset.
+        return OutRecord(moved.topic, record.key, b"", (*headers, ("dlq_left_out", b"value")))
+    return moved
