@@ -1,19 +1,17 @@
 """Runs a consumer group's handlers: each event takes effect once, in order by key, whatever dies when.
 
 For each record: decode; then, in one transaction, mark the inbox and let the handler make its change; later
-commit the offset. A process that dies before the transaction's commit has done nothing; after it, the
-repeat finds the mark; the offset is only a hint how far to go back. What can go wrong, and what then
-happens:
+commit the offset. A process that dies before the transaction's commit has done nothing; after it, the repeat
+finds the mark; the offset only says how far to go back. What can go wrong, and what then happens:
 
-    type without handler     skipped and counted: a newer producer's event
-    undecodable, or the      moved to `<topic>.dlq`, durably, before the offset passes it; past a cap
-    (`DeadLetterCap`) handler's InvalidEvent   the consumer halts and raises an alarm instead of moving
-    everything aside any other exception      taken for transient: the partition is paused and tried again
-    from this record, later and
-                             later, for as long as it takes; other partitions go on. Order within the
-                             partition holds
-    event log away           left, and joined again
-    partition lost           its uncommitted records go to the next owner, whose inbox check makes them no-ops
+- A type without handler (a newer producer's event) is skipped and counted.
+- What can't be decoded, and what the handler refuses by InvalidEvent, is moved to `<topic>.dlq`, durably, before
+  the offset passes it. Past a cap (`DeadLetterCap`) the consumer halts and raises an alarm instead: then the
+  fault is more likely its own than the records'.
+- Any other exception is taken for transient, a bug included: the partition is paused before this record and tried
+  again, later and later, for as long as it takes. Order holds; other partitions go on.
+- When the event log is away, the consumer leaves it and joins again.
+- When a partition is lost, its uncommitted records go to the next owner, who finds their marks in the inbox.
 """
 
 from __future__ import annotations

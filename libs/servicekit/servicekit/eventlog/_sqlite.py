@@ -56,9 +56,9 @@ CREATE TABLE ownership (
     group_name TEXT NOT NULL,
     partition_id INTEGER NOT NULL,
     owner TEXT,                         -- who reads it; NULL between a release and the next acquisition
-    wanted TEXT,                        -- who is to read it; the owner lets go at its next poll if it is
-    another epoch INTEGER NOT NULL DEFAULT 0,   -- grows with every change of owner: fences what a former
-    owner still does PRIMARY KEY (group_name, partition_id)
+    wanted TEXT,                        -- who is to read it; another owner lets go at its next poll
+    epoch INTEGER NOT NULL DEFAULT 0,   -- grows with every change of owner: fences former ones
+    PRIMARY KEY (group_name, partition_id)
 ) WITHOUT ROWID;
 CREATE INDEX ownership_by_partition ON ownership (partition_id, owner);
 """
