@@ -64,6 +64,10 @@ class ServiceSettings(BaseSettings):
         "roles", min_length=1, description="Claim that lists roles; dots descend (realm_access.roles)."
     )
 
+    token_file: Path | None = Field(
+        None, description="File with the service's own token, renewed by others; in development it is minted."
+    )
+
     tls_cert: Path | None = Field(None, description="PEM certificate chain of the gRPC server.")
     tls_key: Path | None = Field(None, description="PEM private key of tls_cert.")
     tls_client_ca: Path | None = Field(

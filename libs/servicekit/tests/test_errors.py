@@ -23,6 +23,7 @@ from servicekit.errors import (
     ResourceExhausted,
     Unauthenticated,
     Unavailable,
+    Unimplemented,
     from_rpc_error,
     from_status,
     to_status,
@@ -40,6 +41,7 @@ EVERY_ERROR = [
     Aborted("CONFLICT", "another change won"),
     Unavailable("CHAIN_DOWN", "no answer", retry_after_s=0.5, metadata={"rpc": "8545"}),
     Cancelled(),
+    Unimplemented(),
     DeadlineExceeded(2.5),
     CorruptObject("sha256:aa", "sha256:bb"),
     Internal("0af7651916cd43dd8448eb211c80319c"),
@@ -101,7 +103,7 @@ def test_an_error_that_grpc_made_itself_becomes_one_of_ours() -> None:
     unknown = grpc.aio.AioRpcError(
         grpc.StatusCode.UNIMPLEMENTED, grpc.aio.Metadata(), grpc.aio.Metadata(), "no"
     )
-    assert from_rpc_error(unknown).code is grpc.StatusCode.UNIMPLEMENTED
+    assert isinstance(from_rpc_error(unknown), Unimplemented)
 
 
 def test_details_of_a_foreign_server_are_read_as_far_as_they_go() -> None:

@@ -23,6 +23,7 @@ from servicekit.errors.tree import (
     StartupError,
     Unauthenticated,
     Unavailable,
+    Unimplemented,
 )
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "StartupError",
     "Unauthenticated",
     "Unavailable",
+    "Unimplemented",
     "from_rpc_error",
     "from_status",
     "to_status",

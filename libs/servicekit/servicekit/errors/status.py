@@ -136,6 +136,7 @@ _SIMPLE: dict[grpc.StatusCode, Callable[[str, str], DomainError]] = {
     grpc.StatusCode.ABORTED: tree.Aborted,
     grpc.StatusCode.UNAVAILABLE: tree.Unavailable,
     grpc.StatusCode.CANCELLED: tree.Cancelled,
+    grpc.StatusCode.UNIMPLEMENTED: tree.Unimplemented,
     grpc.StatusCode.DEADLINE_EXCEEDED: _deadline_exceeded,
 }
 

@@ -177,6 +177,15 @@ class DeadlineExceeded(DomainError):
         super().__init__("DEADLINE_EXCEEDED", f"the call's deadline{within} passed", metadata)
 
 
+class Unimplemented(DomainError):
+    """The method exists in the proto and not in this version of the service."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+    def __init__(self, reason: str = "UNIMPLEMENTED", message: str = "this service does not implement the method") -> None:
+        super().__init__(reason, message)
+
+
 class CorruptObject(DomainError):
     """Stored bytes do not have the digest they are named by."""
 

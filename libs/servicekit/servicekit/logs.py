@@ -1,0 +1,81 @@
+"""Logs: one JSON object a line for machines, or a short line for people; both carry the trace they belong to."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from opentelemetry import trace
+
+# What every LogRecord has; anything else came by ``extra=`` and is data.
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def configure_logs(service: str, level: str, form: str) -> None:
+    """Sends all logs of the process to standard error. Standard output is kept for what other programs read."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(service) if form == "json" else TextFormatter(service))
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        if isinstance(old.formatter, JsonFormatter | TextFormatter):
+            root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    # These tell each connection and each request at INFO; ours tell what matters.
+    for noisy in ("kafka", "httpx", "httpcore", "uvicorn.access", "alembic"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+class JsonFormatter(logging.Formatter):
+    """time, level, service, logger, message, trace_id, span_id, then what the call gave as ``extra``."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; values that JSON does not know are shown as text."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "service": self._service,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **dict(_trace()),
+            **_extra(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """``12:00:00 datanet INFO message key=value``."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A line, and the traceback below it where there is one."""
+        time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
+        extra = "".join(f" {key}={value}" for key, value in _extra(record).items())
+        line = f"{time} {self._service} {record.levelname} {record.getMessage()}{extra}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _trace() -> Iterator[tuple[str, str]]:
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        yield "trace_id", trace.format_trace_id(span.trace_id)
+        yield "span_id", trace.format_span_id(span.span_id)
+
+
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    return {
+        key: value for key, value in vars(record).items() if key not in _STANDARD and not key.startswith("_")
+    }

@@ -1,0 +1,6 @@
+"""A service as a process: its gRPC server, its consumers and threads, and how it starts and stops."""
+
+from servicekit.server.call import check_cancelled
+from servicekit.server.service import Service, serve
+
+__all__ = ["Service", "check_cancelled", "serve"]

@@ -1,0 +1,145 @@
+"""The gRPC server: limits, transport, health, reflection, and the pipeline before every handler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool, message_factory
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from servicekit.auth import KeySet, TokenVerifier
+from servicekit.errors import StartupError
+from servicekit.server.access import access_rules
+from servicekit.server.interceptors.authentication import Authentication
+from servicekit.server.interceptors.deadline import Deadline
+from servicekit.server.interceptors.errors import errors
+from servicekit.server.interceptors.metrics import metrics
+from servicekit.server.interceptors.permission import permission
+from servicekit.server.interceptors.trace import trace
+from servicekit.server.interceptors.validation import Validation
+from servicekit.server.pipeline import Pipeline
+from servicekit.settings import ServiceSettings
+
+MAX_MESSAGE_BYTES = 4 << 20
+"""Largest message on the wire. Records above 1 MiB are refused by datanet's own rule, which can only speak if they arrive."""
+
+Registration = tuple[Callable[[Any, Any], None], Any]
+"""``add_XServicer_to_server`` and the servicer."""
+
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+class GrpcServer:
+    """Built and started inside a running event loop.
+
+    Raises:
+        StartupError: a method without a permission, a rule that does not compile, a port in use, unreadable TLS files.
+    """
+
+    def __init__(self, settings: ServiceSettings, registrations: Sequence[Registration]) -> None:
+        self._settings = settings
+        names = _service_names(registrations)
+        infrastructure = (_HEALTH, reflection.SERVICE_NAME)
+        validation = Validation()
+        _compile_rules(names, validation)
+        keys = KeySet(settings.auth_jwks)
+        verifier = TokenVerifier(
+            keys, settings.auth_issuer, settings.auth_audience, settings.auth_roles_claim
+        )
+        self._authentication = Authentication(verifier)
+        deadline = Deadline(settings.default_deadline_s, settings.max_deadline_s)
+        around = (trace, metrics, errors, self._authentication, permission, deadline)
+        pipeline = Pipeline(access_rules([*names, *infrastructure]), around, validation)
+        self._server = grpc.aio.server(interceptors=[pipeline], options=_options(settings))
+        self._health = health.aio.HealthServicer()
+        self._names = names
+        for add, servicer in registrations:
+            add(servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection([*names, *infrastructure], self._server)
+        self.port = self._bind()
+
+    async def start(self) -> None:
+        """Accepts calls and says SERVING."""
+        for name in ("", *self._names):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Says NOT_SERVING, takes no new calls, gives running ones ``grace_s`` and cancels those that remain."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+        self._authentication.close()
+
+    def _bind(self) -> int:
+        address = f"{self._settings.grpc_host}:{self._settings.grpc_port}"
+        try:
+            credentials = _credentials(self._settings)
+            if credentials is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, credentials)
+        except RuntimeError:
+            raise StartupError(
+                f"cannot listen for gRPC on {address}: the port is in use or not ours"
+            ) from None
+
+
+def _options(settings: ServiceSettings) -> list[tuple[str, Any]]:
+    return [
+        # On Linux two servers would otherwise share a port, and each get half of the calls.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000)),
+        ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)),
+    ]
+
+
+def _credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    ca = None if settings.tls_client_ca is None else _read(settings.tls_client_ca)
+    pair = (_read(settings.tls_key), _read(settings.tls_cert))
+    return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StartupError(f"cannot read {path}: {error.strerror}") from None
+
+
+class _Names:
+    """Stands for a server while servicers are added, to learn which services they implement."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
+        self.names += [handler.service_name() for handler in handlers]
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Any]) -> None:
+        """The same handlers again, in gRPC's newer form."""
+
+
+def _service_names(registrations: Sequence[Registration]) -> list[str]:
+    names = _Names()
+    for add, servicer in registrations:
+        add(servicer, names)
+    return names.names
+
+
+def _compile_rules(services: Sequence[str], validation: Validation) -> None:
+    pool = descriptor_pool.Default()
+    for name in services:
+        for method in pool.FindServiceByName(name).methods:
+            validation.compile(message_factory.GetMessageClass(method.input_type))

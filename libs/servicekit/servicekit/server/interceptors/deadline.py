@@ -1,0 +1,36 @@
+"""No unary call runs for ever: a default where the client set no deadline, and a limit where it did."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from servicekit.errors import DeadlineExceeded
+from servicekit.server.call import Call
+
+
+class Deadline:
+    """Streams have the deadline that their client sets, or none: they end with the client or the connection."""
+
+    def __init__(self, default_s: float, longest_s: float) -> None:
+        self._default_s = default_s
+        self._longest_s = longest_s
+
+    @asynccontextmanager
+    async def __call__(self, call: Call) -> AsyncIterator[None]:
+        """Cancels the handler when its time is over."""
+        limit_s = self._limit_s(call)
+        try:
+            async with asyncio.timeout(limit_s) as scope:
+                yield
+        except TimeoutError:
+            if scope.expired():
+                raise DeadlineExceeded(limit_s) from None
+            raise  # the handler's own
+
+    def _limit_s(self, call: Call) -> float | None:
+        given_s: float | None = call.context.time_remaining()
+        if not call.unary:
+            return given_s
+        return min(self._default_s if given_s is None else given_s, self._longest_s)
