@@ -1,0 +1,114 @@
+"""`python -m threat_intel demo`: the main job on real data."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import grpc
+
+from servicekit.errors import DomainError, StartupError, from_rpc_error
+from threat_intel.journal import Journal
+from threat_intel.platform import Platform
+from threat_intel.scale import FULL, SMALL
+from threat_intel.story import STEPS, tell
+from threat_intel.telling import Telling
+
+
+def main() -> int:
+    """Parses arguments, runs the story, says how it ended in one line."""
+    parser = argparse.ArgumentParser(prog="python -m threat_intel", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser(
+        "demo", help="contribute, fine-tune, evaluate, answer, attribute, settle, verify"
+    )
+    demo.add_argument(
+        "--small", action="store_true", help="a tiny random-weight model: the same steps in under two minutes"
+    )
+    demo.add_argument(
+        "--fresh", action="store_true", help="from the beginning, not from the last finished step"
+    )
+    demo.add_argument(
+        "--out", type=Path, default=None, help="folder for everything (default out/demo or out/demo-small)"
+    )
+    demo.add_argument("--event-log", default="", help="kafka://host:port instead of the embedded log")
+    arguments = parser.parse_args()
+    # A polite end for every signal that asks for one: the platform stops with us, and the journal keeps what is done.
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        return _demo(arguments)
+    except KeyboardInterrupt:
+        print("\nstopped; run it again to go on from the last finished step", file=sys.stderr)
+        return 130
+    except grpc.RpcError as error:
+        problem = from_rpc_error(error)
+        print(f"demo: {problem.code.name}: {problem}", file=sys.stderr)
+    except (DomainError, StartupError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"demo: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+    return 1
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    scale = SMALL if arguments.small else FULL
+    out: Path = (arguments.out or Path("out") / ("demo-small" if arguments.small else "demo")).resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (out.parent / f".{out.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartupError(f"another demo runs in {out}: stop it, or give --out another folder") from None
+        if arguments.fresh or _all_told(out, scale.name):
+            shutil.rmtree(out, ignore_errors=True)
+        return _tell(
+            out, arguments.event_log, Journal.open(out / "journal.json", scale.name), small=arguments.small
+        )
+
+
+def _tell(out: Path, event_log: str, journal: Journal, small: bool) -> int:
+    scale = SMALL if small else FULL
+    begun = time.monotonic()
+    print(f"OpenLedger demo ({scale.name}), telling {journal.telling}: starting the platform", flush=True)
+    with Platform(out / "state", scale.base_model, event_log) as platform:
+        telling = Telling(out, scale, journal, platform)
+        telling.say(
+            f"ready after {time.monotonic() - begun:.0f} s; "
+            + ", ".join(
+                f"{name} {address}" for name, address in platform.doors.items() if "metrics" not in name
+            )
+        )
+        try:
+            tell(telling)
+        finally:
+            telling.close()
+    print(f"\ntold in {(time.monotonic() - begun) / 60:.1f} minutes")
+    print(f"report  {_short(out / 'report.html')}\nfigures {_short(out / 'story.json')}")
+    return 0
+
+
+def _all_told(out: Path, scale: str) -> bool:
+    """A finished story is told afresh, and one of another scale is not gone on with."""
+    if not (out / "journal.json").exists():
+        return False
+    journal = Journal.open(out / "journal.json", scale)
+    return journal.scale != scale or all(journal.finished(name) for name, _, _ in STEPS)
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

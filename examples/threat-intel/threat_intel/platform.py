@@ -1,0 +1,111 @@
+"""The platform under the story: `openledger up` as a child process that never outlives us."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from servicekit.errors import StartupError
+
+READY_S = 240.0
+STOP_S = 75.0
+
+
+@dataclass
+class Platform:
+    """One running platform. Use as a context manager."""
+
+    state_dir: Path
+    base_model: str
+    event_log: str = ""
+    doors: dict[str, str] = field(default_factory=dict)
+
+    def __enter__(self) -> Platform:
+        command = [
+            sys.executable,
+            "-m",
+            "openledger_cli",
+            "--state-dir",
+            str(self.state_dir),
+            "--json",
+            "up",
+            "--quiet",
+            "--port-base",
+            "0",
+            "--base-model",
+            self.base_model,
+        ]
+        if self.event_log:
+            command += ["--event-log", self.event_log]
+        self._tail: deque[str] = deque(maxlen=20)
+        self._ready = threading.Event()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        try:
+            self._await_ready()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _await_ready(self) -> None:
+        for _ in range(int(READY_S / 0.5)):
+            if self._ready.wait(0.5):
+                return
+            if self._process.poll() is not None:
+                raise StartupError(f"the platform did not start: {' | '.join(self._tail)}")
+        raise StartupError(
+            f"the platform is not ready after {READY_S:.0f} s; see {self.state_dir}/logs/platform.log"
+        )
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._tail.append(line.rstrip())
+            entry = _parse(line)
+            if entry.get("event") == "ready" and entry.get("service") == "platform":
+                self.doors = dict(entry["doors"])
+                self._ready.set()
+
+    def _stop(self) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(timeout=STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def _die_with_parent() -> None:
+    """Linux: SIGTERM to the platform when the story dies however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

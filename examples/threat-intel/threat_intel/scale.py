@@ -1,0 +1,61 @@
+"""How large the story is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Counts of one telling. Chosen for two cores and for effects that 95% intervals can show (docs/training.md)."""
+
+    name: str
+    base_model: str
+    records_per_vendor: int
+    copier_records: int
+    careless_records: int
+    held_out_fraction: float
+    control_fraction: float
+    steps: int
+    batch_size: int
+    suites: dict[str, int]
+    """Items by suite."""
+    questions: int
+    """Held-out questions asked of the adapter."""
+    base_questions: int
+    """Questions asked of the base in the same batches."""
+    http_questions: int
+    """Questions asked through the OpenAI-compatible door."""
+
+
+FULL = Scale(
+    name="full",
+    base_model="smollm2-135m-instruct",
+    records_per_vendor=130,
+    copier_records=70,
+    careless_records=60,
+    held_out_fraction=0.2,
+    control_fraction=0.12,
+    steps=40,
+    batch_size=16,
+    suites={"domain": 150, "hellaswag": 100, "arc_easy": 100, "bits_per_byte": 100},
+    questions=36,
+    base_questions=6,
+    http_questions=4,
+)
+
+SMALL = Scale(
+    name="small",
+    base_model="tiny",
+    records_per_vendor=16,
+    copier_records=10,
+    careless_records=16,
+    held_out_fraction=0.25,
+    control_fraction=0.2,
+    steps=6,
+    batch_size=4,
+    suites={"domain": 12, "hellaswag": 8, "arc_easy": 8, "bits_per_byte": 8},
+    questions=8,
+    base_questions=2,
+    http_questions=2,
+)

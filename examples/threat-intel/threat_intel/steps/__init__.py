@@ -1,0 +1,1 @@
+"""The story's steps, one file each: `run(telling) -> Outcome`."""

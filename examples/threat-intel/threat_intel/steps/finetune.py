@@ -1,0 +1,122 @@
+"""Step 2: two fine-tunings of the same base on the same snapshot, each assessed before it runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from openledger.trainer.v1 import trainer_pb2 as pb
+
+from servicekit.errors import FailedPrecondition
+from threat_intel.people import BUILDER
+from threat_intel.telling import MODEL, Outcome, Telling
+
+LOOK = {pb.SEVERITY_DANGER: "[red]danger [/red]", pb.SEVERITY_WARNING: "[yellow]warning[/yellow]"}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to fine-tune."""
+
+    name: str
+    spec: pb.TrainingSpec
+
+
+def ways(telling: Telling) -> list[Way]:
+    """Careless: a high rate and no replay. Careful: what the platform suggests for everything but the length of the run."""
+    scale = telling.scale
+    careless = pb.TrainingSpec(
+        learning_rate=2e-3,
+        steps=scale.steps,
+        batch_size=scale.batch_size,
+        seed=1,
+        replay=pb.ReplaySpec(kind=pb.REPLAY_KIND_NONE),
+    )
+    careful = pb.TrainingSpec(steps=scale.steps, batch_size=scale.batch_size, seed=1)
+    if scale.name == "small":
+        careful.replay.CopyFrom(
+            pb.ReplaySpec(kind=pb.REPLAY_KIND_SELF_GENERATED, sequences=8, tokens_each=16)
+        )
+    return [Way("careless", careless), Way("careful", careful)]
+
+
+def run(telling: Telling) -> Outcome:
+    """Assesses and runs both ways."""
+    outcome = Outcome()
+    snapshots = [pb.WeightedSnapshot(snapshot=telling.result("contribute")["snapshot"])]
+    base = f"baseModels/{telling.scale.base_model}"
+    trainer = telling.as_(BUILDER).trainer
+    for way in ways(telling):
+        assessment = trainer.AssessTrainingSpec(
+            pb.AssessTrainingSpecRequest(base_model=base, snapshots=snapshots, spec=way.spec), timeout=60
+        )
+        telling.say(
+            f"[bold]{way.name}[/bold]: learning rate {assessment.effective.learning_rate:g}, "
+            f"replay {pb.ReplayKind.Name(assessment.effective.replay.kind).removeprefix('REPLAY_KIND_').lower()}, "
+            f"{assessment.effective.steps} steps of {assessment.effective.batch_size}"
+        )
+        for finding in assessment.findings:
+            if finding.severity in LOOK:
+                telling.say(
+                    f"{LOOK[finding.severity]} {finding.parameter} = {finding.value}: {finding.consequence} {finding.advice}"
+                )
+        created = trainer.CreateTrainingRun(
+            pb.CreateTrainingRunRequest(
+                model=MODEL,
+                base_model=base,
+                snapshots=snapshots,
+                spec=way.spec,
+                intent=pb.Intent(purpose="Name the ATT&CK tactic of a reported procedure."),
+                request_id=telling.journal.request_id(way.name),
+            ),
+            timeout=60,
+        )
+        finished, last, wall_s = _watch(telling, way.name, created.name)
+        figures, source = outcome.figures, finished.name
+        figures.add(f"{way.name}: final loss", round(last.loss, 4), "nats/token", source)
+        figures.add(f"{way.name}: final KL to base", round(last.kl, 5), "nats/token", source)
+        figures.add(f"{way.name}: training speed", round(last.tokens_per_s, 1), "tokens/s", source)
+        figures.add(f"{way.name}: wall time", round(wall_s, 1), "s", f"timed, {source}")
+        figures.add(
+            f"{way.name}: findings", len(assessment.findings), "findings", "assessment before the run"
+        )
+        outcome.facts[way.name] = {
+            "run": finished.name,
+            "version": finished.model_version,
+            "findings": [
+                [pb.Severity.Name(f.severity), f.parameter, f.value, f.consequence, f.advice, f.source]
+                for f in assessment.findings
+            ],
+            "values": {v.parameter: [v.value, v.origin] for v in assessment.values},
+        }
+        telling.say(
+            f"{finished.model_version}: loss {last.loss:.3f}, {last.tokens_per_s:,.0f} tokens/s, {wall_s:.0f} s"
+        )
+    return outcome
+
+
+def _watch(
+    telling: Telling, title: str, name: str
+) -> tuple[pb.TrainingRun, pb.TrainingRunUpdate.StepMetrics, float]:
+    """Follows a run to its end. Raises FailedPrecondition when it did not succeed."""
+    begun = time.monotonic()
+    run, last = pb.TrainingRun(name=name), pb.TrainingRunUpdate.StepMetrics()
+    with telling.bar(title, None) as bar:
+        for update in telling.as_(BUILDER).trainer.WatchTrainingRun(pb.WatchTrainingRunRequest(name=name)):
+            if update.HasField("metrics"):
+                last = update.metrics
+            detail = f"loss {last.loss:.3f} {last.tokens_per_s:,.0f} tokens/s" if last.step else ""
+            if update.HasField("progress"):
+                bar.at(
+                    update.progress.done,
+                    update.progress.total or None,
+                    detail,
+                    f"{title}: {update.progress.stage or 'queued'}",
+                )
+            if update.HasField("run"):
+                run = update.run
+    if run.state != pb.RUN_STATE_SUCCEEDED:
+        raise FailedPrecondition(
+            "RUN_FAILED", f"{name} ended {pb.RunState.Name(run.state)}: {run.error}", subject=name
+        )
+    return run, last, time.monotonic() - begun

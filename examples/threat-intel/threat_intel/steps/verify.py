@@ -1,0 +1,96 @@
+"""Step 7: a separate command rechecks the story from a bundle and an RPC address alone; a changed byte makes it fail."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from openledger_cli.bundle.export import export_bundle
+from servicekit.errors import FailedPrecondition
+from threat_intel.people import AUDITOR
+from threat_intel.telling import Outcome, Telling
+
+
+def run(telling: Telling) -> Outcome:
+    """Exports, verifies, changes a byte, verifies again."""
+    outcome = Outcome()
+    bundle = telling.folder / "bundle"
+    inference = next(
+        a["inference"] for a in telling.result("answer")["answers"] if a["model"].startswith("models/")
+    )
+    files = export_bundle(telling.as_(AUDITOR), inference, telling.result("settle")["account"], bundle)
+    rpc = telling.platform.doors["chain"]
+    begun = time.monotonic()
+    code, findings = _verify(bundle, rpc)
+    wall_s = time.monotonic() - begun
+    for finding in findings:
+        mark = "[green]ok    [/green]" if finding["passed"] else "[red]FAILED[/red]"
+        telling.say(f"{mark} {finding['check']}: {finding['detail'][:150]}")
+    if code != 0:
+        raise FailedPrecondition(
+            "BUNDLE_REFUSED", "; ".join(f["detail"] for f in findings if not f["passed"]), subject=str(bundle)
+        )
+    names = [path.name for path in files]
+    # Each run is a process of its own; the small telling tries a few files.
+    caught, where = _tamper(telling, bundle, names if telling.scale.name == "full" else names[::4], rpc)
+    figures = outcome.figures
+    figures.add("checks passed", len(findings), "checks", "openledger verify")
+    figures.add("verification time", round(wall_s, 2), "s", "timed, one process")
+    figures.add(
+        "files changed by one byte and caught",
+        caught,
+        f"of {len(where)} files",
+        "openledger verify, one run a file",
+    )
+    outcome.facts = {"inference": inference, "findings": findings, "where": where}
+    return outcome
+
+
+def _tamper(telling: Telling, bundle: Path, names: list[str], rpc: str) -> tuple[int, dict[str, str]]:
+    """Changes one byte in the middle of each file of a copy and verifies. Raises FailedPrecondition when one goes unseen."""
+    where: dict[str, str] = {}
+    for name in names:
+        copy = bundle.with_name("bundle-changed")
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(bundle, copy)
+        content = bytearray((copy / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (copy / name).write_bytes(content)
+        code, findings = _verify(copy, rpc)
+        shutil.rmtree(copy)
+        failed = [f for f in findings if not f["passed"]]
+        if code == 0 or not failed:
+            raise FailedPrecondition("CHANGE_UNSEEN", f"a changed byte in {name} was not seen", subject=name)
+        where[name] = f"{failed[0]['check']}: {failed[0]['detail']}"
+    name = names[len(names) // 2]
+    telling.say(
+        f"one byte changed in each of {len(names)} files: every change was caught, e.g. {where[name][:140]}"
+    )
+    return len(where), where
+
+
+def _verify(bundle: Path, rpc: str) -> tuple[int, list[dict[str, Any]]]:
+    """Runs the separate command in a process of its own, with an empty state folder."""
+    command = [
+        sys.executable,
+        "-m",
+        "openledger_cli",
+        "--json",
+        "--state-dir",
+        str(bundle / "no-state"),
+        "verify",
+        str(bundle),
+        "--rpc",
+        rpc,
+    ]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    try:
+        findings: list[dict[str, Any]] = json.loads(finished.stdout)
+    except ValueError:
+        findings = [{"check": "start", "passed": False, "detail": finished.stderr.strip()}]
+    return finished.returncode, findings

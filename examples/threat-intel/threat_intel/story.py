@@ -1,0 +1,44 @@
+"""The story: its steps in order, each told once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from threat_intel.figures import write_story
+from threat_intel.report import write_report
+from threat_intel.steps import answer, attribute, contribute, evaluate, finetune, settle, verify
+from threat_intel.telling import Outcome, Telling
+
+STEPS: list[tuple[str, str, Callable[[Telling], Outcome]]] = [
+    (
+        "contribute",
+        "Contribute: vendors stream what they know, a copier and a careless one among them",
+        contribute.run,
+    ),
+    ("finetune", "Fine-tune twice: carelessly, and as the platform suggests", finetune.run),
+    ("evaluate", "Evaluate: what was gained and what was forgotten, and the gate", evaluate.run),
+    ("answer", "Answer: held-out questions, base and adapter in the same batches", answer.run),
+    ("attribute", "Attribute: who shaped each answer, how surely", attribute.run),
+    ("settle", "Settle: batches, proofs, rewards on the chain", settle.run),
+    ("verify", "Verify: from a bundle and an RPC address alone", verify.run),
+]
+
+
+def tell(telling: Telling) -> None:
+    """Tells every step that is not told yet, then writes story.json and report.html."""
+    for number, (name, title, run) in enumerate(STEPS, start=1):
+        if telling.journal.finished(name):
+            telling.console.print(f"[bold]{number}. {title}[/bold] [dim](told before)[/dim]")
+            continue
+        telling.console.print(f"\n[bold]{number}. {title}[/bold]")
+        begun = time.monotonic()
+        outcome = run(telling)
+        wall_s = round(time.monotonic() - begun, 1)
+        telling.journal.finish(
+            name, {"wall_s": wall_s, "figures": outcome.figures.as_json(), "facts": outcome.facts}
+        )
+        telling.say(f"[dim]{wall_s:.0f} s[/dim]")
+    journal = telling.journal
+    write_story(telling.folder / "story.json", journal.telling, journal.scale, journal.results)
+    write_report(telling.folder / "report.html", journal)
