@@ -37,6 +37,8 @@ class Question:
     sampling: Sampling
     principal: str
     request_id: str = ""
+    traceparent: str | None = None
+    """The caller's trace (W3C), which the answer's event goes on with."""
     deadline: float | None = None
     received: datetime = field(default_factory=lambda: datetime.now(UTC))
     received_at: float = field(default_factory=time.monotonic)

@@ -18,7 +18,7 @@ _SPARE_COLUMNS = 64
 """Columns allocated ahead; growing copies the cache once for this many tokens."""
 
 
-class _Layer(CacheLayerMixin):  # type: ignore[misc,no-untyped-call]
+class _Layer(CacheLayerMixin):
     """One layer's keys and values: buffers `[rows, heads, capacity, head size]`, of which `length` columns
     are used.
     """
@@ -27,6 +27,8 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc,no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.keys: Tensor
+        self.values: Tensor
         self.length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -72,12 +74,12 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc,no-untyped-call]
         return -1
 
 
-class BatchCache(Cache):  # type: ignore[misc]
+class BatchCache(Cache):
     """What transformers' models take as `past_key_values`. `starts[row]` is the row's first used column."""
 
     def __init__(self, layers: int, starts: Sequence[int]) -> None:
         self._own = [_Layer() for _ in range(layers)]
-        super().__init__(layers=list(self._own))  # type: ignore[no-untyped-call]
+        super().__init__(layers=list(self._own))
         self.starts = list(starts)
 
     @property

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from inference.answer import Answer
+from servicekit.metrics import counter, gauge, histogram
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-_TIME_TO_FIRST_TOKEN = Histogram(
+_TIME_TO_FIRST_TOKEN = histogram(
     "openledger_inference_time_to_first_token_seconds",
     "From a question's arrival to its first token, waiting included.",
     buckets=_LATENCY_S,
 )
-_INTER_TOKEN = Histogram(
+_INTER_TOKEN = histogram(
     "openledger_inference_inter_token_seconds",
     "Wall time of one step of the batch: what a running answer waits for its next token.",
     buckets=_LATENCY_S,
 )
-_PREFILL = Histogram(
+_PREFILL = histogram(
     "openledger_inference_prefill_seconds",
     "Wall time of reading newly admitted prompts.",
     buckets=_LATENCY_S,
 )
-_TOKENS = Counter(
+_TOKENS = counter(
     "openledger_inference_tokens_total",
     "Tokens read (input) and made (output).",
-    ["direction"],
+    ("direction",),
 )
-_ANSWERS = Counter("openledger_inference_answers_total", "Finished answers by why they ended.", ["finish"])
-_BATCH_ROWS = Histogram(
+_ANSWERS = counter("openledger_inference_answers_total", "Finished answers by why they ended.", ("finish",))
+_BATCH_ROWS = histogram(
     "openledger_inference_batch_rows",
     "Answers computed together in one step.",
     buckets=(1, 2, 4, 8, 16, 32, 64),
 )
-_QUEUE_DEPTH = Gauge("openledger_inference_queue_depth", "Questions waiting for a place in the batch.")
-_ADAPTERS = Gauge("openledger_inference_adapters_loaded", "Adapters resident in slots.")
-_UNRECORDED = Counter(
+_QUEUE_DEPTH = gauge("openledger_inference_queue_depth", "Questions waiting for a place in the batch.")
+_ADAPTERS = gauge("openledger_inference_adapters_loaded", "Adapters resident in slots.")
+_UNRECORDED = counter(
     "openledger_inference_unrecorded_answers_total",
     "Answers whose event could not be written to the write-ahead log: each is one that will not be paid for.",
 )
