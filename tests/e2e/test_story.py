@@ -1,0 +1,99 @@
+"""The whole platform, end to end: the small telling of the story, through public doors only."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.story]
+LIMIT_S = 420
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of living processes that know this folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ", "pid", "status"]):
+        known = [
+            *(process.info["cmdline"] or []),
+            (process.info["environ"] or {}).get("OPENLEDGER_STATE_DIR", ""),
+        ]
+        own = process.info["pid"] == os.getpid() or process.info["status"] == psutil.STATUS_ZOMBIE
+        if not own and any(str(folder) in word for word in known):
+            found.append(" ".join(process.info["cmdline"] or [])[:200])
+    return found
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the story was told once."""
+    out = tmp_path_factory.mktemp("story") / "demo"
+    finished = subprocess.run(
+        [sys.executable, "-m", "threat_intel", "demo", "--small", "--fresh", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    log = out / "state" / "logs" / "platform.log"
+    tail = log.read_text(errors="replace")[-6000:] if log.exists() else "no platform log"
+    assert finished.returncode == 0, f"{finished.stdout[-4000:]}\n{finished.stderr[-2000:]}\n{tail}"
+    return out
+
+
+@pytest.fixture(scope="module")
+def steps(told: Path) -> dict[str, dict[str, object]]:
+    story = json.loads((told / "story.json").read_text())
+    return {step["step"]: step for step in story["steps"]}
+
+
+def test_no_process_is_left_behind(told: Path) -> None:
+    assert processes_of(told) == []
+
+
+def test_every_figure_has_unit_and_source(steps: dict[str, dict[str, object]]) -> None:
+    figures = [figure for step in steps.values() for figure in step["figures"]]  # type: ignore[attr-defined]
+    assert len(figures) > 40
+    for figure in figures:
+        assert figure["unit"], figure
+        assert figure["source"], figure
+        if "lower" in figure:
+            assert figure["lower"] <= figure["value"] <= figure["upper"], figure
+            assert figure["sample_size"] > 0, figure
+
+
+def test_each_refused_record_names_its_rule(steps: dict[str, dict[str, object]]) -> None:
+    rules = steps["contribute"]["facts"]["tallies"]["careless"]["rules"]  # type: ignore[index]
+    assert "personal_data" in rules
+    assert sum(rules.values()) >= 8
+
+
+def test_fees_are_paid_out_exactly(steps: dict[str, dict[str, object]]) -> None:
+    facts = steps["settle"]["facts"]
+    earned = sum(int(balance["earned"]) for balance in facts["balances"])  # type: ignore[index]
+    assert earned + int(facts["dust"]) == int(facts["fee_total"])  # type: ignore[index]
+
+
+def test_every_answer_is_attributed_and_on_chain_once(steps: dict[str, dict[str, object]]) -> None:
+    asked = [answer["inference"] for answer in steps["answer"]["facts"]["answers"]]  # type: ignore[index]
+    assert len(set(asked)) == len(asked)
+    assert set(steps["attribute"]["facts"]["records"]) == set(asked)  # type: ignore[index]
+    assert sum(batch["events"] for batch in steps["settle"]["facts"]["batches"]) == len(asked)  # type: ignore[index]
+
+
+def test_the_bundle_is_verified_and_a_changed_byte_is_located(steps: dict[str, dict[str, object]]) -> None:
+    facts = steps["verify"]["facts"]
+    assert all(finding["passed"] for finding in facts["findings"])  # type: ignore[index]
+    assert facts["where"]  # type: ignore[index]
+
+
+def test_the_report_is_one_self_contained_page(told: Path) -> None:
+    page = (told / "report.html").read_text()
+    assert page.count("<svg") == 3
+    assert "<script" not in page
+    assert 'src="http' not in page
