@@ -12,7 +12,7 @@ from evalstats.proportions import tango, wilson
 
 def _close(covered: int, runs: int, nominal: float, slack: float) -> bool:
     """Within `slack` of nominal, plus three standard errors of the simulation itself."""
-    return abs(covered / runs - nominal) <= slack + 3 * np.sqrt(nominal * (1 - nominal) / runs)
+    return bool(abs(covered / runs - nominal) <= slack + 3 * np.sqrt(nominal * (1 - nominal) / runs))
 
 
 @pytest.mark.parametrize(("improves", "worsens"), [(0.05, 0.05), (0.03, 0.12), (0.20, 0.10)])

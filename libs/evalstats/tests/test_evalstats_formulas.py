@@ -64,7 +64,7 @@ def test_exact_test_is_half_of_the_published_two_sided_mcnemar() -> None:
 
 
 @pytest.mark.parametrize(("improved", "worsened"), [(0, 0), (5, 0), (0, 5), (3, 11), (20, 31), (40, 25)])
-def test_exact_test_of_single_items_is_the_binomial_over_discordant_ones(improved: int, worsened: int) -> None:
+def test_exact_test_of_single_items_is_binomial_over_discordant_ones(improved: int, worsened: int) -> None:
     discordant = improved + worsened
     expected = binomtest(improved, discordant, 0.5, "less").pvalue if discordant else 1.0
     n = 120
