@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 
 from datanet.definition import Datanet
+from datanet.entities import Contributor
 from datanet.quality import RULE_VERSIONS
 from datanet.snapshot import Count, Sealed, SplitRule
 from identity.digest import canonical_json
@@ -15,24 +15,12 @@ FORMAT = "openledger.snapshot/1"
 """The first thing a reader checks."""
 
 
-@dataclass(frozen=True)
-class Party:
-    """A contributor as a snapshot's manifest names it."""
-
-    name: str
-    principal: str
-    display_name: str
-    payout_address: str
-    consent_licence: str
-    consent_time: datetime
-
-
 def manifest(
     sealed: Sealed,
     datanet: Datanet,
     number: int,
     rule: SplitRule,
-    parties: Iterable[Party],
+    contributors: Iterable[Contributor],
     rejected: Mapping[str, int],
 ) -> bytes:
     """The manifest object: canonical JSON without a time of its own.
@@ -60,23 +48,23 @@ def manifest(
                 for count in sealed.splits
             ],
             "contributors": [
-                _party_json(party, counts[party.name])
-                for party in sorted(parties, key=lambda party: party.name)
-                if party.name in counts
+                _contributor_json(each, counts[each.name])
+                for each in sorted(contributors, key=lambda each: each.name)
+                if each.name in counts
             ],
             "rejected": [{"rule": rule, "record_count": count} for rule, count in sorted(rejected.items())],
         }
     )
 
 
-def _party_json(party: Party, count: Count) -> dict[str, object]:
+def _contributor_json(contributor: Contributor, count: Count) -> dict[str, object]:
     return {
-        "name": party.name,
-        "principal": party.principal,
-        "display_name": party.display_name,
-        "payout_address": party.payout_address,
-        "consent_licence": party.consent_licence,
-        "consent_time": party.consent_time.astimezone(UTC).isoformat(),
+        "name": contributor.name,
+        "principal": contributor.principal,
+        "display_name": contributor.display_name,
+        "payout_address": contributor.payout_address,
+        "consent_licence": contributor.consent_licence,
+        "consent_time": contributor.consent_time.astimezone(UTC).isoformat(),
         "record_count": count.records,
         "original_cluster_count": count.clusters,
     }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from datanet import manifest
 from datanet.definition import Datanet
-from datanet.manifest import Party
+from datanet.entities import Contributor
 from datanet.snapshot import CONTROL, HELD_OUT, TRAIN, AcceptedRecord, SplitRule, seal
 from identity.digest import canonical_json, sha256_bytes
 from identity.snapshot import read_lines, root
@@ -116,8 +116,8 @@ def test_fractions_that_leave_nothing_to_train_on_are_refused(held_out: float, c
 
 def test_the_manifest_names_all_that_a_stranger_needs(datanet: Datanet) -> None:
     sealed = seal(records(30), datanet, RULE)
-    parties = [_party(f"c{number}") for number in range(4)]
-    data = manifest.manifest(sealed, datanet, 3, RULE, parties, {"rubbish": 2})
+    contributors = [_contributor(f"c{number}") for number in range(4)]
+    data = manifest.manifest(sealed, datanet, 3, RULE, contributors, {"rubbish": 2})
     value = json.loads(data)
     assert data == canonical_json(value)
     assert (value["number"], value["root"], value["records_digest"]) == (
@@ -143,9 +143,9 @@ def test_clusters_are_those_of_the_text_alone(datanet: Datanet) -> None:
     assert seal(made, datanet, RULE).cluster_count == 1
 
 
-def _party(contributor: str) -> Party:
+def _contributor(contributor: str) -> Contributor:
     name = f"datanets/threat-intel/contributors/{contributor}"
     address = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
-    return Party(
+    return Contributor(
         name, contributor, contributor.upper(), address, "CC-BY-4.0", datetime(2026, 1, 1, tzinfo=UTC)
     )
