@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 from attribution.clusters import Scores
@@ -20,10 +21,9 @@ _B = 0.75
 class Bm25:
     """Weights of all documents' tokens, as a sparse matrix [documents, vocabulary]."""
 
-    def __init__(self, documents: Sequence[Sequence[int]]) -> None:
+    def __init__(self, documents: Sequence[npt.NDArray[np.int32]]) -> None:
         lengths = np.array([len(document) for document in documents], dtype=np.float64)
-        tokens = np.concatenate([np.asarray(document, dtype=np.int64) for document in documents]) \
-            if len(documents) else np.zeros(0, dtype=np.int64)
+        tokens = np.concatenate([np.zeros(0, dtype=np.int32), *documents]).astype(np.int64)
         rows = np.repeat(np.arange(len(documents)), lengths.astype(np.int64))
         shape = (len(documents), int(tokens.max()) + 1 if len(tokens) else 1)
         counts = sparse.coo_matrix((np.ones(len(tokens)), (rows, tokens)), shape=shape).tocsr()

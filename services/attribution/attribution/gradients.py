@@ -13,7 +13,7 @@ mask and its output gradient is exactly zero.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -61,19 +61,18 @@ class PerExampleGradients(AbstractContextManager["PerExampleGradients"]):
 
     `model` is a causal language model of transformers with a PEFT LoRA adapter on it; it is put into
     evaluation mode and its parameters are frozen. `projection` None gives the full gradients, for tests and
-    small models. `autocast` bfloat16 computes the model's matrices in bf16; gradients are summed in fp32
-    either way. Raises ValueError when the model has no LoRA matrices: there is nothing to attribute to.
+    small models. The model computes in its own number type; projections and sums over tokens are fp32
+    whatever it is. Raises ValueError when the model has no LoRA matrices of `adapter`: there is nothing to
+    attribute to.
     """
 
-    def __init__(self, model: nn.Module, projection: ProjectionSpec | None,
-                 autocast: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: nn.Module, projection: ProjectionSpec | None, adapter: str = "default") -> None:
         model.eval()
         model.requires_grad_(False)
         self._model: Any = model
-        self._autocast = autocast
-        linears = lora_linears(model)
+        linears = lora_linears(model, adapter)
         if not linears:
-            raise ValueError("the model has no LoRA matrices")
+            raise ValueError(f"the model has no LoRA matrices of adapter {adapter!r}")
         halves = projection.halves if projection else 1
         self._sides = {name: _Sides(name, linear, projection, halves) for name, linear in linears.items()}
         self.layout = Layout.of({name: sides.size for name, sides in self._sides.items()}, halves)
@@ -86,7 +85,7 @@ class PerExampleGradients(AbstractContextManager["PerExampleGradients"]):
         tokens, first, last = _pad(examples)
         device = next(self._model.parameters()).device
         self._result = torch.zeros(len(examples), self.layout.size, device=device)
-        with torch.enable_grad(), self._precision(device.type):
+        with torch.enable_grad():
             embeddings = self._model.get_input_embeddings()(tokens.to(device)).detach().requires_grad_(True)
             keep = torch.arange(first, last, device=device)
             logits = self._model(inputs_embeds=embeddings, logits_to_keep=keep, use_cache=False).logits
@@ -108,11 +107,6 @@ class PerExampleGradients(AbstractContextManager["PerExampleGradients"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _precision(self, device_type: str) -> AbstractContextManager[Any]:
-        if self._autocast == torch.float32:
-            return nullcontext()
-        return torch.autocast(device_type, dtype=self._autocast)
-
     def _hook(self, name: str) -> Any:
         sides = self._sides[name]
 
@@ -128,17 +122,19 @@ class PerExampleGradients(AbstractContextManager["PerExampleGradients"]):
         return forward
 
 
-def lora_linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """The lora_A and lora_B Linears by name, in the model's order."""
-    return {name: module for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and (".lora_A." in name or ".lora_B." in name)}
+def lora_linears(model: nn.Module, adapter: str) -> dict[str, nn.Linear]:
+    """One adapter's lora_A and lora_B Linears, in the model's order, by a name that leaves the adapter's out:
+    projections are drawn by that name, and must not depend on how a process calls an adapter."""
+    endings = tuple(f".lora_{side}.{adapter}" for side in "AB")
+    return {name.removesuffix(f".{adapter}"): module for name, module in model.named_modules()
+            if isinstance(module, nn.Linear) and name.endswith(endings)}
 
 
 class _Sides:
     """One module's two projections: inputs [batch, tokens, in] and output gradients [batch, tokens, out]."""
 
     def __init__(self, name: str, linear: nn.Linear, spec: ProjectionSpec | None, halves: int) -> None:
-        long_input = ".lora_A." in name
+        long_input = name.endswith(".lora_A")
         self._halves = halves
         self._input, self._output = (
             self._stack(name, side, size, spec, is_long, linear.weight.device)
