@@ -1,0 +1,87 @@
+"""The states of a batch, and the one place where they change: state, history and event in one transaction.
+
+    SEALED ---signed---> SUBMITTED ---latest---> COMMITTED ---safe---> SETTLED ---finalized---> FINAL
+       ^                                             |                    |
+       +-------------- its block is gone (reorg) ----+--------------------+
+
+The database owns SEALED and SUBMITTED; the chain owns the rest, and the relay only writes down what it reads.
+"""
+
+from __future__ import annotations
+
+from openledger.settlement.v1 import settlement_pb2
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from chain_relay import metrics
+from chain_relay.chain import Commitment
+from chain_relay.messages import batch_message, timestamp
+from chain_relay.tables import Batch, BatchChange, BatchState, Ledger
+from servicekit import outbox, topics
+from servicekit.database import utc_now
+from servicekit.events import new_event
+
+SOURCE = "openledger/chain-relay"
+
+
+def history_of(session: Session, seq: int) -> list[BatchChange]:
+    """The states a batch came to, oldest first."""
+    query = select(BatchChange).where(BatchChange.batch_seq == seq).order_by(BatchChange.id)
+    return list(session.scalars(query))
+
+
+def advance(session: Session, batch: Batch, to: BatchState) -> None:
+    """Moves a batch forward through every state up to `to`; nothing when it is there or beyond."""
+    for state in BatchState:
+        if batch.state.value < state.value <= to.value:
+            # A commitment that another relay sent was never submitted by this one.
+            if state is BatchState.SUBMITTED and to is not BatchState.SUBMITTED:
+                continue
+            _change(session, batch, state, moved_back=False)
+
+
+def commit(session: Session, batch: Batch, found: Commitment) -> None:
+    """Writes down where a batch stands on chain, and moves it to COMMITTED."""
+    batch.transaction_hash = found.transaction_hash
+    batch.block_number = found.block.number
+    batch.block_hash = found.block.hash
+    batch.gas_used = found.gas_used
+    batch.gas_price = found.gas_price
+    metrics.COMMIT_GAS.observe(found.gas_used)
+    metrics.GAS_PER_EVENT.observe(found.gas_used / batch.event_count)
+    advance(session, batch, BatchState.COMMITTED)
+
+
+def move_back(session: Session, batch: Batch) -> None:
+    """A reorg took the batch's block away: it is sealed, and nothing more."""
+    batch.transaction_hash = batch.block_hash = ""
+    batch.block_number = batch.gas_used = batch.gas_price = 0
+    batch.reorg_count += 1
+    metrics.REORGS.inc()
+    _change(session, batch, BatchState.SEALED, moved_back=True)
+
+
+def announce_sealed(session: Session, batch: Batch) -> None:
+    """The first state of a batch that has just been written."""
+    _change(session, batch, BatchState.SEALED, moved_back=False)
+
+
+def _change(session: Session, batch: Batch, state: BatchState, *, moved_back: bool) -> None:
+    now = utc_now()
+    first = session.scalar(
+        select(BatchChange.time).where(BatchChange.batch_seq == batch.seq).order_by(BatchChange.id).limit(1)
+    )
+    batch.state = state
+    session.add(BatchChange(batch_seq=batch.seq, state=state, time=now))
+    session.flush()
+    if first is not None and not moved_back:
+        metrics.BATCH_STATE_SECONDS.labels(state.name.lower()).observe((now - first).total_seconds())
+    ledger = session.scalars(select(Ledger)).one()
+    message = settlement_pb2.BatchStateChanged(
+        batch=batch_message(batch, history_of(session, batch.seq)),
+        chain_id=ledger.chain_id,
+        ledger_address=ledger.address,
+        event_time=timestamp(now),
+        moved_back=moved_back,
+    )
+    outbox.add(session, new_event(topics.SETTLEMENT_BATCH_V1, ledger.address, message, SOURCE))
