@@ -75,7 +75,8 @@ def decide(results: Sequence[SuiteResult], alpha: float) -> GateVerdict:
     adjusted = holm([result.comparison.regression_p for result in results])
     suites = tuple(_decide_suite(result, p, alpha) for result, p in zip(results, adjusted, strict=True))
     lost = [
-        suite.name for suite, result in zip(suites, results, strict=True)
+        suite.name
+        for suite, result in zip(suites, results, strict=True)
         if result.role is Role.RETAINED and suite.verdict is Verdict.FAILED
     ]
     if lost:

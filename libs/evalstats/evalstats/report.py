@@ -78,8 +78,10 @@ def read_outcome_set(value: Mapping[str, Any]) -> list[tuple[Outcomes, Outcomes]
     suites = value.get("suites")
     if value.get("schema") != OUTCOME_SET_SCHEMA or not isinstance(suites, list):
         raise InvalidReport(f"not an outcome set: schema {value.get('schema')!r}")
-    if not all(isinstance(s, dict) and isinstance(s.get("base"), dict) and isinstance(s.get("tuned"), dict)
-               for s in suites):
+    if not all(
+        isinstance(s, dict) and isinstance(s.get("base"), dict) and isinstance(s.get("tuned"), dict)
+        for s in suites
+    ):
         raise InvalidReport("each suite of an outcome set needs the objects base and tuned")
     return [(Outcomes.from_json(suite["base"]), Outcomes.from_json(suite["tuned"])) for suite in suites]
 

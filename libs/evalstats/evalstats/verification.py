@@ -38,8 +38,9 @@ def check_report(report: Mapping[str, Any], outcomes: Mapping[str, Any]) -> list
     return list(_differences("$", dict(report), recompute(report, outcomes)))
 
 
-def check_items(report: Mapping[str, Any], outcomes: Mapping[str, Any],
-                items: Mapping[str, Mapping[str, Any]]) -> list[Difference]:
+def check_items(
+    report: Mapping[str, Any], outcomes: Mapping[str, Any], items: Mapping[str, Mapping[str, Any]]
+) -> list[Difference]:
     """Recomputes every item's value from its log-likelihoods by the suite's rule, for the suites whose items
     object (by its digest, already checked) is in `items`. Empty when right. Raises as `check_report`."""
     found: list[Difference] = []

@@ -15,18 +15,30 @@ from modelkit.prompt import token_ids
 from modelkit.tiny import create_tiny
 from servicekit.objects import ObjectStore
 from trainer.evaluation.adapted import adapted
-from trainer.evaluation.items import Item
+from trainer.evaluation.item import Item
 from trainer.evaluation.scoring import UnscorableItem, document_start, score_items
 from trainer.evaluation.tree import build_tree
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 ITEMS = [
-    Item("shared", "", "The adversary sent mail. Tactic:", (" Initial Access", " Initial Contact", " Impact"), 0),
+    Item(
+        "shared",
+        "",
+        "The adversary sent mail. Tactic:",
+        (" Initial Access", " Initial Contact", " Impact"),
+        0,
+    ),
     Item("prefix", "", "Question: which?\nAnswer:", (" the sun", " the sun and the moon", " the"), 1),
     Item("same", "", "Yes or", (" no", " no"), 0),
     Item("text", "", "", ("A text that stands alone, without any question before it.",), 0),
-    Item("long", "", "Once upon a time there was a very long story. " * 9, (" The end.", " And so on, and on."), 0),
+    Item(
+        "long",
+        "",
+        "Once upon a time there was a very long story. " * 9,
+        (" The end.", " And so on, and on."),
+        0,
+    ),
 ]
 
 
@@ -147,7 +159,9 @@ def test_an_adapter_of_another_model_is_refused_and_nothing_stays_merged(loaded:
     model, tokenizer = loaded
     base = score_items(model, tokenizer, ITEMS[:1])
     fitting = _adapter(model)
-    foreign = Adapter(fitting.config, {**fitting.weights, "model.layers.99.mlp.down_proj": (torch.ones(4, 1),) * 2})
+    foreign = Adapter(
+        fitting.config, {**fitting.weights, "model.layers.99.mlp.down_proj": (torch.ones(4, 1),) * 2}
+    )
     with pytest.raises(InvalidAdapter, match="no layer"), adapted(model, foreign):
         pass
     assert score_items(model, tokenizer, ITEMS[:1]) == base

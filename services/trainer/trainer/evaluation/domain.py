@@ -11,7 +11,7 @@ from evalstats.rules import Rule
 from identity.digest import digest_json
 from identity.snapshot import SnapshotLine
 from modelkit.prompt import PromptTemplate
-from trainer.evaluation.items import Item, choose
+from trainer.evaluation.item import Item, choose
 from trainer.evaluation.suites import DOMAIN, Suite
 
 HELD_OUT = "held_out"

@@ -1,55 +1,53 @@
-"""What a model is asked: items, their digest, and their texts for the contamination check."""
+"""Texts of everything the retained suites may ask, for a Datanet's contamination rule.
+
+    python -m trainer.evaluation.items export --out FILE
+
+writes JSON lines {"suite", "id", "text"}: prompt and right answer of every item that a sample could hold, so that the
+file does not depend on a sample's size or seed. The domain suite is left out: its items are the Datanet's own.
+"""
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
 
-from evalstats.verification import ITEMS_SCHEMA
-from identity.digest import canonical_json, sha256_bytes
-
-
-@dataclass(frozen=True)
-class Item:
-    """One question with its options, or one text (an empty prompt and a single option)."""
-
-    id: str
-    cluster: str
-    """Items that are not independent of each other (one video, one article, near-duplicates) share it."""
-    prompt: str
-    options: tuple[str, ...]
-    gold: int
-    """Index of the right option."""
-
-    def __post_init__(self) -> None:
-        if not self.options or not 0 <= self.gold < len(self.options) or not all(self.options):
-            raise ValueError(
-                f"item {self.id}: {len(self.options)} options, gold {self.gold}; none may be empty"
-            )
-        # Canonical JSON is in normalisation form C; so are the texts that are scored, or a verifier that reads
-        # the stored items would count other bytes.
-        for name in ("id", "cluster", "prompt"):
-            object.__setattr__(self, name, unicodedata.normalize("NFC", getattr(self, name)))
-        normal = tuple(unicodedata.normalize("NFC", option) for option in self.options)
-        object.__setattr__(self, "options", normal)
-
-    @property
-    def text(self) -> str:
-        """Prompt and right option as one text: what must not stand in training data."""
-        return self.prompt + self.options[self.gold]
+from trainer.evaluation.suites import RETAINED
 
 
-def items_json(items: Sequence[Item]) -> bytes:
-    """The items object, canonical JSON, whose digest names the items of a suite."""
-    return canonical_json({"schema": ITEMS_SCHEMA, "items": [asdict(item) for item in items]})
+def item_texts(limit: int | None = None, seed: int = 0) -> Iterator[dict[str, str]]:
+    """All items of all retained suites, or of each the `limit` that a sample of that size and seed has.
 
-
-def choose(items: Sequence[Item], count: int, seed: int) -> list[Item]:
-    """A deterministic sample of `count` items (all, when there are fewer) that grows without changing.
-
-    Items are ordered by the sha256 of seed and id, so the first 100 of a sample of 250 are the sample of 100,
-    on any machine and whatever order the source has.
+    Raises SuiteUnavailable.
     """
-    ordered = sorted(items, key=lambda item: sha256_bytes(f"{seed}:{item.id}".encode()))
-    return ordered[:count]
+    for suite in RETAINED.values():
+        items = suite.source() if limit is None else suite.sample(limit, seed).items
+        for item in items:
+            yield {"suite": suite.name, "id": item.id, "text": item.text}
+
+
+def export(path: Path, limit: int | None = None, seed: int = 0) -> int:
+    """Writes the file, whole or not at all; returns how many items it has."""
+    lines = [json.dumps(text, ensure_ascii=False) for text in item_texts(limit, seed)]
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return len(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m trainer.evaluation.items", description=__doc__)
+    command = parser.add_subparsers(dest="command", required=True).add_parser(
+        "export", help="write item texts"
+    )
+    command.add_argument("--out", type=Path, required=True, help="file to write")
+    command.add_argument("--limit", type=int, help="only the items that samples of this size hold")
+    command.add_argument("--seed", type=int, default=0, help="seed of these samples")
+    arguments = parser.parse_args()
+    count = export(arguments.out, arguments.limit, arguments.seed)
+    print(f"{count} items written to {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer.evaluation.items import Item
+from trainer.evaluation.item import Item
 
 _COPIES_FROM = 1_000_000
 

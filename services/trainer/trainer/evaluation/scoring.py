@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modelkit.prompt import token_ids
-from trainer.evaluation.items import Item
+from trainer.evaluation.item import Item
 from trainer.evaluation.tree import TokenTree, build_tree
 
 MAX_SEQUENCE_TOKENS = 1_024
@@ -122,7 +122,7 @@ def _pack(indices: list[int], trees: list[TokenTree], length: int, device: torch
 
 
 def _score_batch(model: PreTrainedModel, batch: _Batch) -> list[list[float]]:
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    decoder, head = model.base_model, model.get_submodule("lm_head")
     hidden: Tensor = decoder(
         input_ids=batch.tokens, position_ids=batch.positions, attention_mask=batch.visible, use_cache=False
     ).last_hidden_state

@@ -11,7 +11,7 @@ from evalstats.report import SuiteRecord
 from evalstats.rules import Rule
 from identity.digest import digest_json, sha256_bytes
 from modelkit.prompt import PromptTemplate
-from trainer.evaluation.items import Item, choose, items_json
+from trainer.evaluation.item import Item, choose, items_json
 from trainer.evaluation.packaged import arc_easy, english_texts, hellaswag
 
 DOMAIN = "domain"
