@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from typing import Annotated
@@ -15,6 +16,7 @@ from openledger_cli.up.health import serving
 from openledger_cli.up.logview import LogView
 from openledger_cli.up.plan import Plan
 from openledger_cli.up.ports import choose_ports
+from openledger_cli.up.prepare import prepare
 from openledger_cli.up.supervise import Supervisor, readiness_line
 from servicekit.auth import DevelopmentIssuer
 
@@ -23,7 +25,7 @@ def up(
     base_model: Annotated[
         str, typer.Option(help="smollm2-135m-instruct, or tiny: random weights, for tests.")
     ] = "smollm2-135m-instruct",
-    port_base: Annotated[int, typer.Option(help="First of 14 ports; 0 picks free ones.")] = 7400,
+    port_base: Annotated[int, typer.Option(help="First of 13 ports; 0 picks free ones.")] = 7400,
     event_log: Annotated[str, typer.Option(help="kafka://host:port instead of the embedded log.")] = "",
     quiet: Annotated[bool, typer.Option(help="Show warnings and errors only.")] = False,
     setting: Annotated[
@@ -46,6 +48,7 @@ def up(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stopping.set())
     view = LogView(session().as_json, quiet)
+    prepare(plan, lambda message: view.show(json.dumps({"service": "up", "message": message})))
     raise typer.Exit(Supervisor(plan, view, stopping).run(lambda: print(readiness_line(plan), flush=True)))
 
 

@@ -53,7 +53,7 @@ class Plan:
     @property
     def ray_address(self) -> str:
         """Ray's job server."""
-        return f"http://127.0.0.1:{self.ports.ray_dashboard}"
+        return f"http://127.0.0.1:{self.ports.ray}"
 
     def _anvil(self) -> Program:
         # One block a second and two slots an epoch: safe and finalized follow latest within seconds, as on an L2, only faster.
@@ -79,14 +79,8 @@ class Plan:
 
     def _ray(self) -> Program:
         command = (
-            sys.executable,
-            "-m",
-            "trainer.ray_head",
-            "--dashboard-port",
-            str(self.ports.ray_dashboard),
-            "--port",
-            str(self.ports.ray_gcs),
-        )
+            sys.executable, "-m", "trainer.ray_head", "--state-dir", str(self.state_dir), "--port", str(self.ports.ray)
+        )  # fmt: skip
         return Program("ray", command, 10, stop_wait_s=30)
 
     def _service(self, service: str) -> dict[str, str]:

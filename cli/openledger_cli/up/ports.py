@@ -17,8 +17,7 @@ class Ports:
     metrics: dict[str, int]
     http: int
     anvil: int
-    ray_dashboard: int
-    ray_gcs: int
+    ray: int
 
     def all(self) -> list[int]:
         """Every port."""
@@ -27,8 +26,7 @@ class Ports:
             *self.metrics.values(),
             self.http,
             self.anvil,
-            self.ray_dashboard,
-            self.ray_gcs,
+            self.ray,
         ]
 
 
@@ -38,7 +36,7 @@ def choose_ports(base: int) -> Ports:
     Raises:
         StartupError: one line that names a port that is in use.
     """
-    count = 2 * len(SERVICES) + 4
+    count = 2 * len(SERVICES) + 3
     numbers = [base + offset for offset in range(count)] if base else _free(count)
     for number in numbers:
         _require_free(number)
@@ -48,8 +46,7 @@ def choose_ports(base: int) -> Ports:
         metrics={service: next(place) for service in SERVICES},
         http=next(place),
         anvil=next(place),
-        ray_dashboard=next(place),
-        ray_gcs=next(place),
+        ray=next(place),
     )
 
 

@@ -63,7 +63,8 @@ def run(telling: Telling) -> Outcome:
     right = sum(a.text.strip() == a.expected for a in by_model)
     for answer in answers[:4]:
         telling.say(
-            f"[dim]{answer.model} by {answer.door}:[/dim] {answer.question[:70]!r} -> {answer.text.strip()!r} (is {answer.expected})"
+            f"[dim]{answer.model} by {answer.door}:[/dim] {answer.question[:70]!r} "
+            f"-> {answer.text.strip()!r} (is {answer.expected})"
         )
     firsts = sorted(a.first_token_s for a in answers)
     figures = outcome.figures

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import grpc
 from openledger.datanet.v1 import datanet_pb2 as pb
 
+from openledger_cli.up.prepare import gate_items_digest
 from servicekit.errors import AlreadyExists, from_rpc_error
 from threat_intel import data
 from threat_intel.people import OWNER, TREASURY
@@ -147,7 +148,9 @@ def _create(telling: Telling) -> None:
             prompt_template="Report: {text}\nTactic:",
             completion_template=" {tactic}",
         ),
-        policy=pb.QualityPolicy(max_records_per_contributor=5000),
+        policy=pb.QualityPolicy(
+            max_records_per_contributor=5000, gate_items_digest=gate_items_digest(telling.platform.state_dir)
+        ),
         treasury_address=telling.wallet(TREASURY).address,
     )
     _once(

@@ -49,7 +49,8 @@ def run(telling: Telling) -> Outcome:
     )
     proof = stub.GetInclusionProof(pb.GetInclusionProofRequest(inference=answers[0]), timeout=60)
     telling.say(
-        f"{answers[0]} is event {proof.leaf.event_index} of {proof.batch.name}: leaf {proof.leaf_hash[:18]}..., {len(proof.proof)} hashes"
+        f"{answers[0]} is event {proof.leaf.event_index} of {proof.batch.name}: "
+        f"leaf {proof.leaf_hash[:18]}..., {len(proof.proof)} hashes"
     )
     balances = list(
         every(
