@@ -158,7 +158,7 @@ class ObjectStore:
         """Gives a whole file its name. Whoever comes second replaces the same bytes, which also mends a corrupt copy."""
         path = self._path(digest)
         path.parent.mkdir(exist_ok=True)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync_folder(path.parent)
         return path
 

@@ -173,9 +173,11 @@ class ServiceSettings(BaseSettings):
         message = str(error["msg"]).removeprefix("Value error, ")
         if not error["loc"]:
             return message
-        field = str(error["loc"][0])
-        prefix = _PREFIX if field in ServiceSettings.model_fields else cls._own_prefix()
-        return f"{prefix}{field.upper()}={error.get('input')!r}: {message}"
+        field = str(error["loc"][0]).upper()
+        shared = field.lower() in ServiceSettings.model_fields
+        own = f"{cls._own_prefix()}{field}"
+        name = own if own in os.environ or not shared else f"{_PREFIX}{field}"
+        return f"{name}={error.get('input')!r}: {message}"
 
 
 class _SharedVariables(EnvSettingsSource):

@@ -86,10 +86,14 @@ def db(empty: Engine) -> Engine:
 
 
 def test_a_transaction_that_raises_leaves_nothing(db: Engine) -> None:
-    with pytest.raises(RuntimeError), transaction(db) as session:
-        session.add(Account(name="ann", amount=1))
-        session.flush()
-        raise RuntimeError
+    def add_and_fail() -> None:
+        with transaction(db) as session:
+            session.add(Account(name="ann", amount=1))
+            session.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        add_and_fail()
     with reading(db) as session:
         assert session.get(Account, "ann") is None
 
@@ -152,10 +156,15 @@ def test_a_lost_race_is_aborted_and_may_be_retried(db: Engine, url: str) -> None
         return
     with transaction(db) as session:
         session.add(Account(name="ann", amount=0))
-    with pytest.raises(Aborted) as aborted, transaction(db) as late:
-        late.get_one(Account, "ann").amount += 1
-        with transaction(db) as early:
-            early.get_one(Account, "ann").amount += 1
+
+    def lose() -> None:
+        with transaction(db) as late:
+            late.get_one(Account, "ann").amount += 1
+            with transaction(db) as early:
+                early.get_one(Account, "ann").amount += 1
+
+    with pytest.raises(Aborted) as aborted:
+        lose()
     assert aborted.value.retry_after_s is not None
 
 

@@ -12,6 +12,7 @@ import grpc
 import openledger
 import pytest
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+
 from servicekit.auth import PERMISSIONS, ROLE_PERMISSIONS
 from servicekit.client import sync_channel
 from servicekit.errors import PermissionDenied, Unauthenticated, from_rpc_error

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from openledger.datanet.v1 import datanet_pb2
 from prometheus_client import REGISTRY
+
 from servicekit import telemetry
 from servicekit.client import channel
 from servicekit.errors import (

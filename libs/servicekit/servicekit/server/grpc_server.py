@@ -8,12 +8,13 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool, message_factory
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from servicekit.auth import KeySet, TokenVerifier
 from servicekit.errors import StartupError
 from servicekit.server.access import access_rules
+from servicekit.server.health import Health
 from servicekit.server.interceptors.authentication import Authentication
 from servicekit.server.interceptors.deadline import Deadline
 from servicekit.server.interceptors.errors import errors
@@ -55,7 +56,7 @@ class GrpcServer:
         around = (trace, metrics, errors, self._authentication, permission, deadline)
         pipeline = Pipeline(access_rules([*names, *infrastructure]), around, validation)
         self._server = grpc.aio.server(interceptors=[pipeline], options=_options(settings))
-        self._health = health.aio.HealthServicer()
+        self._health = Health()
         self._names = names
         for add, servicer in registrations:
             add(servicer, self._server)
@@ -71,7 +72,7 @@ class GrpcServer:
 
     async def stop(self, grace_s: float) -> None:
         """Says NOT_SERVING, takes no new calls, gives running ones ``grace_s`` and cancels those that remain."""
-        await self._health.enter_graceful_shutdown()
+        await self._health.stop()
         await self._server.stop(grace_s)
         self._authentication.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 
@@ -63,7 +64,8 @@ class OperationsServer:
         except OSError as error:
             raise StartupError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from None
         self.port: int = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, name="operations", daemon=True).start()
+        serve = partial(self._server.serve_forever, poll_interval=0.1)
+        threading.Thread(target=serve, name="operations", daemon=True).start()
 
     def close(self) -> None:
         """Stops serving."""

@@ -12,7 +12,15 @@ import grpc
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from servicekit.database.engine import is_conflict
-from servicekit.errors import Aborted, DomainError, Internal, ResourceExhausted, Unavailable, Unimplemented, to_status
+from servicekit.errors import (
+    Aborted,
+    DomainError,
+    Internal,
+    ResourceExhausted,
+    Unavailable,
+    Unimplemented,
+    to_status,
+)
 from servicekit.errors.status import DETAILS_KEY
 from servicekit.server.call import Call
 from servicekit.telemetry import current_trace_id

@@ -1,0 +1,170 @@
+"""A service as an operator meets it: a process with standard output, signals and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from openledger.datanet.v1 import datanet_pb2, datanet_pb2_grpc
+
+from servicekit.address import read_address
+from servicekit.auth import DevelopmentIssuer
+from servicekit.client import sync_channel
+from servicekit.errors import Unavailable, from_rpc_error
+
+pytestmark = pytest.mark.server
+
+PROGRAM = """
+import asyncio, sys, time
+from typing import ClassVar
+from openledger.datanet.v1 import datanet_pb2, datanet_pb2_grpc
+from servicekit.server import Service, serve
+from servicekit.settings import ServiceSettings
+
+class DatanetSettings(ServiceSettings):
+    service: ClassVar[str] = "datanet"
+
+class Api(datanet_pb2_grpc.DatanetServiceServicer):
+    async def GetDatanet(self, request, context):
+        return datanet_pb2.Datanet(name=request.name)
+    async def ListDatanets(self, request, context):
+        await asyncio.to_thread(time.sleep, 3600)
+
+def build(settings):
+    service = Service("datanet", settings, None)
+    service.add_servicer(datanet_pb2_grpc.add_DatanetServiceServicer_to_server, Api())
+    return service
+
+sys.exit(serve(DatanetSettings, build))
+"""
+
+
+class Process:
+    """The program above, started with settings."""
+
+    def __init__(self, state: Path, **variables: str) -> None:
+        settings = {"OPENLEDGER_STATE_DIR": str(state), "OPENLEDGER_AUTH_MODE": "development", **variables}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENLEDGER_")}
+        self.popen = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**kept, **settings},
+        )
+
+    def ready(self) -> dict[str, Any]:
+        """The readiness line."""
+        assert self.popen.stdout is not None
+        line: dict[str, Any] = json.loads(self.popen.stdout.readline())
+        return line
+
+    def end(self, number: signal.Signals | None = None) -> tuple[int, str, str]:
+        """Exit code, output and errors, after a signal or of itself."""
+        if number is not None:
+            self.popen.send_signal(number)
+        out, err = self.popen.communicate(timeout=30)
+        return self.popen.returncode, out, err
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Any]:
+    started: list[Process] = []
+
+    def begin(**variables: str) -> Process:
+        started.append(Process(tmp_path / "state", **variables))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.popen.poll() is None:
+            process.popen.kill()
+            process.popen.communicate()
+
+
+def test_it_says_when_it_is_ready_and_stops_on_a_signal(start: Any, tmp_path: Path) -> None:
+    process = start()
+    ready = process.ready()
+    assert ready["event"] == "ready"
+    assert read_address(tmp_path / "state", "datanet") is not None
+    code, out, err = process.end(signal.SIGTERM)
+    assert (code, out) == (0, "")
+    logs = [json.loads(line) for line in err.splitlines()]
+    assert logs[0]["level"] == "WARNING"
+    assert "DEVELOPMENT tokens" in logs[0]["message"]
+    assert logs[-1]["message"] == "stopped"
+    assert not (tmp_path / "state" / "run" / "datanet.json").exists()
+
+
+def test_a_port_in_use_is_one_line_and_code_1(start: Any) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, out, err = start(OPENLEDGER_GRPC_PORT=str(port)).end()
+    last = err.splitlines()[-1]
+    assert (code, out) == (1, "")
+    assert last == f"datanet: cannot listen for gRPC on 127.0.0.1:{port}: the port is in use or not ours"
+    assert "Traceback" not in err
+
+
+def test_bad_settings_are_one_line_and_code_1(start: Any) -> None:
+    code, out, err = start(OPENLEDGER_DATANET_GRPC_PORT="many").end()
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "OPENLEDGER_DATANET_GRPC_PORT='many'" in err
+
+
+def test_what_should_not_run_by_accident_is_said_at_start(start: Any) -> None:
+    process = start(
+        OPENLEDGER_GRPC_HOST="0.0.0.0",
+        OPENLEDGER_INSECURE_TRANSPORT="1",
+        OPENLEDGER_DATANET_GRCP_PORT="1",
+        OPENLEDGER_LOG_FORMAT="text",
+    )
+    process.ready()
+    err = process.end(signal.SIGTERM)[2]
+    assert "DEVELOPMENT tokens" in err
+    assert "INSECURE transport" in err
+    assert "OPENLEDGER_DATANET_GRCP_PORT names no setting" in err
+
+
+def test_a_handler_thread_that_hangs_does_not_keep_the_process(start: Any, tmp_path: Path) -> None:
+    process = start(OPENLEDGER_GRACE_S="0.2")
+    address = process.ready()["grpc"]
+    with sync_channel(address, DevelopmentIssuer(tmp_path / "state").mint("ann", ["curator"])) as over:
+        stub = datanet_pb2_grpc.DatanetServiceStub(over)
+        hanging = stub.ListDatanets.future(datanet_pb2.ListDatanetsRequest(), timeout=20)
+        stub.GetDatanet(datanet_pb2.GetDatanetRequest(name="datanets/here"), timeout=20)
+        code, _, err = process.end(signal.SIGINT)
+        with pytest.raises(grpc.RpcError):
+            hanging.result(5)
+    assert code == 0
+    assert "leaving handler threads behind" in err
+
+
+def test_a_killed_service_starts_again_and_its_clients_find_it(start: Any, tmp_path: Path) -> None:
+    first = start()
+    address = first.ready()["grpc"]
+    first.end(signal.SIGKILL)
+    assert read_address(tmp_path / "state", "datanet") is None
+    token = DevelopmentIssuer(tmp_path / "state").mint("ann", ["curator"])
+    request = datanet_pb2.GetDatanetRequest(name="datanets/here")
+    with sync_channel(address, token) as over:
+        stub = datanet_pb2_grpc.DatanetServiceStub(over)
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.GetDatanet(request, timeout=5)
+        assert isinstance(from_rpc_error(refused.value), Unavailable)
+        second = start(OPENLEDGER_GRPC_PORT=address.rsplit(":", 1)[1])
+        second.ready()
+        assert stub.GetDatanet(request, timeout=10, wait_for_ready=True).name == "datanets/here"
+        assert second.end(signal.SIGTERM)[0] == 0
