@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from attribution.clusters import TRAINED
-from attribution.gradients import Example, PerExampleGradients, batches_by_length
+from attribution.gradients import Example, batches_by_length
 from attribution.index import AttributionIndex, IndexManifest, IndexParameters
 from attribution.preconditioner import BlockPreconditioner
 from attribution.projection import FloatArray, Layout
@@ -29,6 +29,9 @@ from attribution.spans import SuffixIndex
 from identity.digest import digest_hex, digest_json
 from modelkit.prompt import Encoded, encode
 from servicekit.objects import ObjectStore
+
+Gradients = Callable[[Sequence[Example]], FloatArray]
+"""Projected gradients [batch, layout.size] of a batch."""
 
 Progress = Callable[[str, int, int, float], None]
 """(stage, done, total, expected seconds left; 0 when not known)"""
@@ -63,16 +66,16 @@ class BuildRequest:
         return self.work_dir / digest_hex(key)
 
 
-def build(request: BuildRequest, gradients: PerExampleGradients, tokenizer: PreTrainedTokenizerBase,
+def build(request: BuildRequest, gradients: Gradients, layout: Layout, tokenizer: PreTrainedTokenizerBase,
           store: ObjectStore, report: Progress, stop: StopSignal) -> str:
     """Builds and stores the index; returns its digest. Raises Stopped, or TemplateError for an unfit
     record."""
     records = request.source.records
     encoded = [encode(record.template, tokenizer, record.record, request.source.max_tokens) for record in records]
     request.folder.mkdir(parents=True, exist_ok=True)
-    rows = _gradients(request, gradients, [_example(each) for each in encoded], report, stop)
+    rows = _gradients(request, gradients, layout, [_example(each) for each in encoded], report, stop)
     report("preconditioning", 0, 1, 0.0)
-    preconditioner = BlockPreconditioner.fit(rows, gradients.layout, request.parameters.damping)
+    preconditioner = BlockPreconditioner.fit(rows, layout, request.parameters.damping)
     norms = preconditioner.squared_norms(rows)
     report("suffix array", 0, 1, 0.0)
     suffixes = SuffixIndex.of([record.text for record in records if record.row.split == TRAINED])
@@ -80,9 +83,9 @@ def build(request: BuildRequest, gradients: PerExampleGradients, tokenizer: PreT
     manifest = request.source.manifest
     index = AttributionIndex(
         IndexManifest(manifest.base_digest, manifest.adapter_digest, request.training_manifest_digest,
-                      request.parameters, request.compute, gradients.layout, {}),
+                      request.parameters, request.compute, layout, {}),
         tuple(record.row for record in records), rows, norms, preconditioner, suffixes,
-        tuple(np.array(each.tokens, dtype=np.int32) for each in encoded))
+        tuple(np.array(each.tokens, dtype=np.int32) for each in encoded), request.source.payout_addresses)
     digest = index.save(store)
     del rows, index
     shutil.rmtree(request.folder, ignore_errors=True)
@@ -96,9 +99,9 @@ def _example(encoded: Encoded) -> Example:
     return Example(encoded.tokens[:start], encoded.tokens[start:])
 
 
-def _gradients(request: BuildRequest, gradients: PerExampleGradients, examples: list[Example], report: Progress,
-               stop: StopSignal) -> FloatArray:
-    rows = _open_rows(request.folder / "gradients.npy", len(examples), gradients.layout)
+def _gradients(request: BuildRequest, gradients: Gradients, layout: Layout, examples: list[Example],
+               report: Progress, stop: StopSignal) -> FloatArray:
+    rows = _open_rows(request.folder / "gradients.npy", len(examples), layout)
     batches = batches_by_length([len(example) for example in examples], request.batch_tokens)
     noted = request.folder / "done.json"
     first = int(json.loads(noted.read_bytes())) if noted.exists() else 0
@@ -107,7 +110,7 @@ def _gradients(request: BuildRequest, gradients: PerExampleGradients, examples: 
     for number, batch in enumerate(batches[first:], first + 1):
         if stop.is_set():
             raise Stopped
-        rows[batch], _ = gradients([examples[place] for place in batch])
+        rows[batch] = gradients([examples[place] for place in batch])
         rows.flush()
         _note(noted, number)
         done += len(batch)

@@ -33,6 +33,7 @@ VERSION = 1
 METHOD = "lora-gradient-cosine/1"
 
 _ARRAYS = ("gradients", "squared_norms", "inverses", "suffixes", "tokens", "token_counts")
+_OTHERS = ("rows", "payout_addresses", "text")
 
 
 class InvalidIndex(ValueError):
@@ -102,6 +103,8 @@ class AttributionIndex:
     suffixes: SuffixIndex
     """Of the trained rows' texts, in their order."""
     tokens: tuple[npt.NDArray[np.int32], ...]
+    payout_addresses: Mapping[str, str]
+    """By contributor, as they stood in the snapshots' manifests."""
 
     @cached_property
     def table(self) -> ClusterTable:
@@ -128,6 +131,7 @@ class AttributionIndex:
             "tokens": np.concatenate([*self.tokens, np.zeros(0, dtype=np.int32)]),
             "token_counts": np.array([len(tokens) for tokens in self.tokens], dtype=np.int32)}
         files = {"rows": store.put_bytes(canonical_json([asdict(row) for row in self.rows])),
+                 "payout_addresses": store.put_bytes(canonical_json(dict(self.payout_addresses))),
                  "text": store.put_bytes(self.suffixes.text)}
         with tempfile.TemporaryDirectory() as folder:
             for name, array in arrays.items():
@@ -145,7 +149,7 @@ class AttributionIndex:
 def load(digest: str, store: ObjectStore) -> AttributionIndex:
     """Opens an index, each file verified. Raises NotFound, CorruptObject or InvalidIndex."""
     manifest = IndexManifest.from_bytes(store.get_bytes(digest))
-    if missing := {*_ARRAYS, "rows", "text"} - set(manifest.files):
+    if missing := {*_ARRAYS, *_OTHERS} - set(manifest.files):
         raise InvalidIndex(f"index {digest} lacks {', '.join(sorted(missing))}")
     arrays = {name: np.load(store.local_path(manifest.files[name]), mmap_mode="r", allow_pickle=False)
               for name in _ARRAYS}
@@ -156,7 +160,8 @@ def load(digest: str, store: ObjectStore) -> AttributionIndex:
         manifest, rows, arrays["gradients"], arrays["squared_norms"],
         BlockPreconditioner(manifest.layout, arrays["inverses"]),
         SuffixIndex(store.get_bytes(manifest.files["text"]), arrays["suffixes"]),
-        split_tokens(arrays["tokens"], arrays["token_counts"]))
+        split_tokens(arrays["tokens"], arrays["token_counts"]),
+        json.loads(store.get_bytes(manifest.files["payout_addresses"])))
 
 
 def split_tokens(tokens: npt.NDArray[np.int32], counts: Sequence[int]) -> tuple[npt.NDArray[np.int32], ...]:

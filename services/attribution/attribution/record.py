@@ -1,0 +1,87 @@
+"""The attribution record of one answer: what is written down, hashed and put on chain by its digest.
+
+Canonical JSON; integers where money depends on them, and everything needed to compute the shares again: digests of
+model, report and index, method, parameters and seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+from attribution.answer import Answer
+from attribution.index import METHOD
+from attribution.reliability import NOTE, Reliability
+from identity.digest import canonical_json
+
+KIND = "attribution-record"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class ShareLine:
+    """One contributor's line. Contributors without a share stand too: what others would have paid them matters."""
+
+    datanet: str
+    contributor: str
+    ppm: int
+    lower_ppm: float
+    upper_ppm: float
+    p_value: float
+    naive_ppm: int
+    lexical_ppm: int
+    cluster_count: int
+    """Trained clusters credited to it."""
+    record_count: int
+    """Trained records it submitted."""
+    payout_address: str
+    top_records: tuple[str, ...]
+    """Digests of its most influential records, most influential first; none without a share."""
+
+
+@dataclass(frozen=True)
+class SpanLine:
+    """Text of the answer or the prompt that stands in training records."""
+
+    start: int
+    end: int
+    text: str
+    in_prompt: bool
+    occurrence_count: int
+    record_digests: tuple[str, ...]
+    contributors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scoring found. The defaults are those of an answer of which nothing is attributable."""
+
+    unattributed_ppm: int
+    unattributed_reason: str
+    shares: tuple[ShareLine, ...] = ()
+    spans: tuple[SpanLine, ...] = ()
+    index_digest: str = ""
+    parameters: dict[str, object] = field(default_factory=dict)
+    threshold: float = 0.0
+    chance_excess: float = 0.0
+    mass: float = 0.0
+    naive_control_ppm: int = 0
+    reliability: Reliability | None = None
+
+
+def to_bytes(answer: Answer, scored: Scored, score_time: datetime) -> bytes:
+    """The record's canonical JSON."""
+    return canonical_json({
+        "kind": KIND, "version": VERSION, "method": METHOD,
+        "inference": answer.inference, "model": asdict(answer.model),
+        "index_digest": scored.index_digest, "parameters": scored.parameters,
+        "shares": [asdict(share) for share in scored.shares],
+        "unattributed_ppm": scored.unattributed_ppm, "unattributed_reason": scored.unattributed_reason,
+        "threshold": scored.threshold, "chance_excess": scored.chance_excess, "mass": scored.mass,
+        "naive_control_ppm": scored.naive_control_ppm,
+        "spans": [asdict(span) for span in scored.spans],
+        "reliability": None if scored.reliability is None else
+        {**scored.reliability.to_json(), "note": NOTE},
+        "usage": {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens},
+        "principal": answer.principal, "model_owner": answer.model_owner, "left_out": list(answer.left_out),
+        "score_time": score_time.astimezone(UTC).isoformat()})
