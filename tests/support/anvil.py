@@ -19,7 +19,14 @@ _ARCHITECTURE = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64
 def anvil_binary() -> Path:
     """anvil itself, without Node in front of it: a signal to the process then reaches it."""
     machine = _ARCHITECTURE[platform.machine().lower()]
-    return ROOT / "node_modules" / "@foundry-rs" / f"anvil-{platform.system().lower()}-{machine}" / "bin" / "anvil"
+    return (
+        ROOT
+        / "node_modules"
+        / "@foundry-rs"
+        / f"anvil-{platform.system().lower()}-{machine}"
+        / "bin"
+        / "anvil"
+    )
 
 
 class Anvil:

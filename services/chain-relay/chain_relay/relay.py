@@ -24,12 +24,21 @@ from chain_relay.sealing import seal, waiting
 from chain_relay.sender import FeeAboveCap, Sender
 from chain_relay.tables import Batch, BatchState, Ledger, RewardRoot
 from identity.digest import digest_to_bytes
+from identity.names import BatchName, RewardRootName
 from servicekit import backoff
 from servicekit.database import reading, run_in_transaction, utc_now
 from servicekit.errors import FailedPrecondition
 from servicekit.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
+
+
+Once = Callable[[Session, Callable[[], str]], str]
+"""Runs a making in its transaction, or returns what an earlier run of the same request made."""
+
+
+def _always(session: Session, make: Callable[[], str]) -> str:
+    return make()
 
 
 @dataclass(frozen=True)
@@ -117,14 +126,18 @@ class Relay:
                 logger.warning("%s waits: %s", purpose, error)
                 return
 
-    def seal_now(self) -> Batch | None:
-        """Seals what waits, at most one batch."""
-        batch = run_in_transaction(
-            self._engine, lambda session: seal(session, self._objects, self._rules.batch_max_events)
-        )
-        if batch is not None:
-            logger.info("sealed batch %d with %d events", batch.seq, batch.event_count)
-        return batch
+    def seal_now(self, once: Once = _always) -> str:
+        """Seals what waits, at most one batch; its name, or "" when nothing waited. `once` guards a repeat."""
+
+        def make(session: Session) -> str:
+            batch = seal(session, self._objects, self._rules.batch_max_events)
+            return "" if batch is None else str(BatchName(batch.seq))
+
+        name = run_in_transaction(self._engine, lambda session: once(session, lambda: make(session)))
+        if name:
+            logger.info("sealed %s", name)
+            self.notify()
+        return name
 
     def _seal_due(self) -> None:
         while True:
@@ -162,26 +175,30 @@ class Relay:
             if age_s < self._rules.reward_interval_s:
                 return
         try:
-            self.make_reward_root(heads.latest)
+            self.make_reward_root(at=heads.latest)
         except FailedPrecondition:
             return  # nothing new, or one is on its way
 
-    def make_reward_root(self, at: Block | None = None) -> RewardRoot:
-        """Writes the next reward root. Raises FailedPrecondition, ChainUnavailable."""
+    def make_reward_root(self, once: Once = _always, at: Block | None = None) -> str:
+        """Writes the next reward root, and returns its name. Raises FailedPrecondition, ChainUnavailable."""
         latest = at or self._chain.block("latest")
         if latest is None:
             raise ChainUnavailable("the node has no latest block")
         chain_next = self._chain.distributor(latest).next_number
-        return run_in_transaction(
-            self._engine,
-            lambda session: rewards.make_root(
+
+        def make(session: Session) -> str:
+            root = rewards.make_root(
                 session,
                 self._chain.chain_id,
                 self._chain.distributor_address,
                 self._rules.reward_certainty,
                 chain_next,
-            ),
-        )
+            )
+            return str(RewardRootName(root.number))
+
+        name = run_in_transaction(self._engine, lambda session: once(session, lambda: make(session)))
+        self.notify()
+        return name
 
     def _measure_baseline(self) -> None:
         """Once: the gas that one event would use in a transaction of its own."""

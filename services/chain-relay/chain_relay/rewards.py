@@ -52,6 +52,14 @@ def newest_accepted(session: Session) -> RewardRoot | None:
     return session.scalars(query.order_by(RewardRoot.number.desc()).limit(1)).first()
 
 
+def amounts_under(session: Session, root: RewardRoot | None) -> dict[str, int]:
+    """Cumulative amounts by address under a root; nothing under none."""
+    if root is None:
+        return {}
+    query = select(RewardAccount).where(RewardAccount.reward_root == root.number)
+    return {row.address: row.cumulative for row in session.scalars(query)}
+
+
 def make_root(
     session: Session, chain_id: int, distributor: str, certainty: BatchState, chain_next: int
 ) -> RewardRoot:

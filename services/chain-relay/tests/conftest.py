@@ -1,4 +1,4 @@
-"""What the relay's tests share: answers to settle, a database, a chain with the contracts on it."""
+"""What the relay's tests share: a database, an object store, and a relay on a chain."""
 
 from __future__ import annotations
 
@@ -7,13 +7,42 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "support"))
 
 from anvil import Anvil
+from relay_rig import AnvilRig, FakeRig
+
+from chain_relay.chain import LedgerState
+from chain_relay.sealing import open_ledger
+from servicekit.database import engine as open_engine
+from servicekit.database import migrate, transaction
 
 
 @pytest.fixture
-def anvil() -> Iterator[Anvil]:
+def database(tmp_path: Path) -> Iterator[Engine]:
+    """A migrated database of a ledger that nothing was committed to."""
+    engine = open_engine(f"sqlite:///{tmp_path / 'relay.db'}")
+    migrate(engine, "chain_relay")
+    with transaction(engine) as session:
+        open_ledger(session, 31337, "0x" + "11" * 20, LedgerState(0, 0))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[AnvilRig]:
+    """A relay on a real chain, which mines when the test says so."""
     with Anvil() as node:
-        yield node
+        made = AnvilRig(tmp_path, node)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def fake_rig(tmp_path: Path) -> Iterator[FakeRig]:
+    """A relay on a chain in memory."""
+    made = FakeRig(tmp_path)
+    yield made
+    made.close()

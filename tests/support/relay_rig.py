@@ -1,0 +1,156 @@
+"""A relay with its database and object store on a chain, and the means to let it die anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import settled
+from anvil import Anvil
+from fake_chain import FakeChain
+from openledger.attribution.v1 import attribution_pb2
+from sqlalchemy import select
+
+from chain_relay.answers import Terms, record_answer
+from chain_relay.chain import Chain
+from chain_relay.deploy import DeployPlan, deploy
+from chain_relay.relay import Relay, RelayRules
+from chain_relay.sealing import open_ledger
+from chain_relay.sender import FeeLimits, Sender
+from chain_relay.settings import Settings
+from chain_relay.signer import open_signer
+from chain_relay.tables import Batch, BatchState
+from chain_relay.web3_chain import Web3Chain, connect
+from servicekit.database import engine as open_engine
+from servicekit.database import migrate, reading, transaction, utc_now
+from servicekit.objects import ObjectStore
+
+GWEI = 10**9
+
+
+class Died(BaseException):
+    """The process ended here. Not an Exception: nothing may handle it."""
+
+
+class DyingChain:
+    """A chain whose relay dies before or after a call of one method."""
+
+    def __init__(self, chain: Chain, method: str, *, after: bool) -> None:
+        self._chain = chain
+        self._method = method
+        self._after = after
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._chain, name)
+        if name != self._method:
+            return found
+
+        def dying(*arguments: Any) -> None:
+            if self._after:
+                found(*arguments)
+            raise Died
+
+        return dying
+
+
+class Rig:
+    """What both chains share. A new relay from `restart` knows only what is in the database and on the chain."""
+
+    def __init__(self, folder: Path, chain: Chain) -> None:
+        self.settings = Settings(auth_mode="development", state_dir=folder)
+        self.chain = chain
+        self.signer = open_signer(31337, None, None, None)
+        self.engine = open_engine(f"sqlite:///{folder / 'relay.db'}")
+        migrate(self.engine, "chain_relay")
+        self.objects = ObjectStore(folder / "objects")
+        self.later = timedelta()
+        latest = chain.block("latest")
+        assert latest is not None
+        with transaction(self.engine) as session:
+            open_ledger(session, chain.chain_id, chain.ledger_address, chain.ledger(latest))
+        self.relay = self.restart()
+
+    def restart(self, chain: Chain | None = None, **rules: Any) -> Relay:
+        """A new relay, as a new process would make it."""
+        chain = chain or self.chain
+        limits = FeeLimits(cap=200 * GWEI, bump_after_s=30)
+        given = {"batch_max_events": 10_000, "batch_max_age_s": 3600.0, "poll_interval_s": 0.01}
+        self.relay = Relay(
+            self.engine,
+            self.objects,
+            chain,
+            Sender(self.engine, chain, self.signer, limits, now=self.now),
+            RelayRules(
+                **{**given, "reward_interval_s": 0.0, "reward_certainty": BatchState.COMMITTED, **rules}
+            ),
+            may_mint=True,
+            now=self.now,
+        )
+        return self.relay
+
+    def now(self) -> datetime:
+        """The clock of the relay: the real one, moved by `later`."""
+        return utc_now() + self.later
+
+    def feed(self, count: int, **fields: Any) -> list[attribution_pb2.AttributionScored]:
+        """Answers that wait for a batch."""
+        settings = self.settings
+        terms = Terms(settings.rates, settings.split, settings.accounts)
+        events = [settled.scored(**fields) for _ in range(count)]
+        with transaction(self.engine) as session:
+            for event in events:
+                record_answer(session, event, terms)
+        return events
+
+    def batch(self, seq: int) -> Batch:
+        """A batch as the database has it."""
+        with reading(self.engine) as session:
+            return session.scalars(select(Batch).where(Batch.seq == seq)).one()
+
+    def die(self, method: str, *, after: bool, act: Callable[[Relay], Any] = Relay.step) -> None:
+        """Lets a relay die at a call to the chain; afterwards a new one stands."""
+        dying: Any = DyingChain(self.chain, method, after=after)
+        try:
+            act(self.restart(dying))
+        except Died:
+            self.restart()
+            return
+        raise AssertionError(f"the relay never called {method}")
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        self.engine.dispose()
+
+
+class AnvilRig(Rig):
+    """On a real chain: contracts deployed, blocks only when the test mines."""
+
+    def __init__(self, folder: Path, node: Anvil) -> None:
+        self.node = node
+        self.w3 = connect(node.url)
+        settings = Settings(auth_mode="development", state_dir=folder)
+        signer = open_signer(31337, None, None, None)
+        plan = DeployPlan(settings.artifacts, reward_delay_s=2, funding=0)
+        self.deployment = deploy(self.w3, signer, plan, folder / "contracts.json")
+        node.stop_mining()
+        super().__init__(folder, Web3Chain(self.w3, self.deployment, settings.artifacts))
+
+    def mine(self, blocks: int = 1) -> None:
+        """Mines, and lets the relay look."""
+        self.node.mine(blocks)
+        self.relay.step()
+
+
+class FakeRig(Rig):
+    """On a chain in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.fake = FakeChain()
+        super().__init__(folder, self.fake)
+
+    def mine(self, blocks: int = 1) -> None:
+        """Mines, and lets the relay look."""
+        self.fake.mine(blocks)
+        self.relay.step()
