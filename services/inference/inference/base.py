@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from identity.names import BaseModelName
 from modelkit import base_model
@@ -54,6 +55,7 @@ def load_base(wanted: str, store: ObjectStore, cache: Path) -> Base:
     Packaged ones are published to the object store first, which gives the same digest on every machine. Raises
     StartupError when there is no such model.
     """
+    disable_progress_bar()  # a service's standard error holds log lines and nothing else
     try:
         digest = _digest(wanted, store, cache)
         manifest = base_model.read_manifest(digest, store)
