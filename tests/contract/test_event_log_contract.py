@@ -50,20 +50,35 @@ def read(consumer: Consumer, count: int) -> list[InRecord]:
     return found
 
 
-def poll_until(condition: Callable[[], bool], *consumers: Consumer) -> list[InRecord]:
-    """Poll all members until the condition holds; returns what came meanwhile."""
+def poll_until(settled: Callable[[list[int]], bool], *members: Consumer) -> list[InRecord]:
+    """Poll all members, each in a thread of its own as processes would, until they own the right numbers of
+    partitions; returns what came meanwhile.
+    """
     found: list[InRecord] = []
-    deadline = time.monotonic() + _PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "condition did not come true"
-        for consumer in consumers:
-            found += consumer.poll(0.05)
+    owned = [-1] * len(members)
+    done = threading.Event()
+
+    def poll(number: int, member: Consumer) -> None:
+        while not done.is_set():
+            found.extend(member.poll(0.2))
+            owned[number] = len(member.assignment())
+            if settled(owned):
+                done.set()
+
+    threads = [threading.Thread(target=poll, args=pair) for pair in enumerate(members)]
+    for thread in threads:
+        thread.start()
+    came_true = done.wait(_PATIENCE_S)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert came_true, f"members own {owned} partitions"
     return found
 
 
 def join(consumer: Consumer, partitions: int) -> None:
     """Poll, with nothing to read, until the member owns that many partitions."""
-    assert poll_until(lambda: len(consumer.assignment()) == partitions, consumer) == []
+    assert poll_until(lambda owned: owned == [partitions], consumer) == []
 
 
 @pytest.fixture
@@ -309,13 +324,14 @@ class TestRebalance:
         name = new_topic(4)
         first, second = log.consumer("g", [name]), log.consumer("g", [name])
         join(first, 4)
-        poll_until(lambda: len(first.assignment()) == len(second.assignment()) == 2, first, second)
+        poll_until(lambda owned: owned == [2, 2], first, second)
         assert not first.assignment() & second.assignment()
         producer_send([OutRecord(name, str(i).encode(), str(i).encode()) for i in range(40)])
         found: list[InRecord] = []
-        deadline = time.monotonic() + _PATIENCE_S
-        while len(found) < 40 and time.monotonic() < deadline:
-            found += first.poll(0.05) + second.poll(0.05)
+        while len(found) < 40:
+            part = first.poll(2) + second.poll(2)
+            assert part, f"{len(found)} of 40 records came"
+            found += part
         assert sorted(map(int, values(found))) == list(range(40))
 
     def test_a_clean_hand_over_repeats_nothing(
@@ -325,7 +341,7 @@ class TestRebalance:
         producer_send([OutRecord(name, str(i).encode(), str(i).encode()) for i in range(20)])
         first, second = log.consumer("g", [name]), log.consumer("g", [name])
         first.commit(next_offsets(read(first, 20)))
-        again = poll_until(lambda: len(first.assignment()) == len(second.assignment()) == 1, first, second)
+        again = poll_until(lambda owned: owned == [1, 1], first, second)
         assert again == []
 
     def test_a_member_that_leaves_is_succeeded_at_once(self, log: EventLog, topic: str) -> None:
@@ -336,8 +352,7 @@ class TestRebalance:
         first.close()
         started = time.monotonic()
         join(second, 1)
-        # Kafka tells a waiting member with its next heartbeat, a third of the session away.
-        assert time.monotonic() - started < 21
+        assert time.monotonic() - started < 10  # far from the lease
 
     def test_a_late_commit_for_a_lost_partition_is_fenced(
         self, log: EventLog, new_topic: NewTopic, producer_send: Send
@@ -347,7 +362,7 @@ class TestRebalance:
         first = log.consumer("g", [name], session_timeout_s=_SESSION_S)
         second = log.consumer("g", [name], session_timeout_s=_SESSION_S)
         found = read(first, 20)
-        poll_until(lambda: len(second.assignment()) == 1, first, second)
+        poll_until(lambda owned: owned == [1, 1], first, second)
         (lost,) = second.assignment()
         with pytest.raises(Fenced):
             first.commit({lost: next_offsets(found)[lost]})

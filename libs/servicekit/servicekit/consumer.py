@@ -36,6 +36,7 @@ from servicekit.dead_letters import DeadLetterCap, DeadLetterCapReached, DeadLet
 from servicekit.eventlog.base import (
     Consumer,
     EventLog,
+    EventLogUnavailable,
     Fenced,
     InRecord,
     Producer,
@@ -131,10 +132,10 @@ class ConsumerRunner:
         self._retries.clear()
         producer = self._event_log.producer()
         consumer = self._event_log.consumer(self._group, [topic.name for topic in self._topics])
+        done: dict[TopicPartition, int] = {}
         try:
             while not stop.is_set():
                 self._resume_due(consumer)
-                done: dict[TopicPartition, int] = {}
                 try:
                     self._handle(consumer, producer, stop, consumer.poll(self._poll_s()), done)
                 finally:
@@ -246,11 +247,18 @@ class ConsumerRunner:
         return min([_POLL_S, *due])
 
     def _commit(self, consumer: Consumer, done: dict[TopicPartition, int]) -> None:
-        if done:
-            try:
-                consumer.commit(done)
-            except Fenced as error:
-                logger.info("%s; its records come again there and have no effect", error)
+        """Commit and empty `done`; what can't be committed just now stays in it for the next round."""
+        owned = consumer.assignment()
+        offsets = {partition: offset for partition, offset in done.items() if partition in owned}
+        try:
+            if offsets:
+                consumer.commit(offsets)
+        except Fenced as error:
+            logger.info("%s; its records come again there and have no effect", error)
+        except EventLogUnavailable as error:
+            logger.warning("offsets of %s wait: %s", self._group, error)
+            return
+        done.clear()
 
     def _keep_house(self) -> None:
         """Now and then: report the lag, forget inbox rows that can't be needed any more."""

@@ -1,0 +1,244 @@
+"""The files of a write-ahead log: numbered segments, a lock, and the sender's position."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+from servicekit import delivery_metrics
+from servicekit.wal import frames
+
+logger = logging.getLogger(__name__)
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_CHUNK_BYTES = frames.MAX_PAYLOAD + frames.OVERHEAD
+
+
+class WalFull(Exception):
+    """The log, or the disk, is full; nothing was appended and nothing was dropped."""
+
+
+class WalInUse(Exception):
+    """Another process has the folder open."""
+
+
+class Position(NamedTuple):
+    """A place between two records: a segment's number and a byte offset in it."""
+
+    segment: int
+    offset: int
+
+
+class Wal:
+    """A write-ahead log in `folder`, for one process at a time. `append` may be called by any thread."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        segment_bytes: int = 16 << 20,
+        max_bytes: int = 1 << 30,
+        fsync_every_s: float = 0.05,
+    ) -> None:
+        """Opens what is there, cutting off what a kill left half-written, and begins a new segment.
+
+        `max_bytes` bounds the files together; it holds at least two segments. Raises WalInUse.
+        """
+        if max_bytes < 2 * segment_bytes:
+            raise ValueError(f"max_bytes {max_bytes} is less than two segments of {segment_bytes}")
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._max_bytes = max_bytes
+        self._fsync_every_s = fsync_every_s
+        folder.mkdir(parents=True, exist_ok=True)
+        self._process_lock = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._process_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._process_lock.close()
+            raise WalInUse(f"write-ahead log {folder} is used by another process") from None
+        self._sizes = {int(path.stem): path.stat().st_size for path in folder.glob("*.wal")}
+        self._mend_last()
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._dirty = False
+        self._rolled: list[int] = []  # file descriptors of full segments, to be fsynced and closed
+        self._current = max([*self._sizes, self.position().segment], default=0)
+        self._descriptor = -1
+        self._begin_segment()
+        self._closing = threading.Event()
+        self._syncer = threading.Thread(target=self._sync_often, name="wal-fsync", daemon=True)
+        self._syncer.start()
+
+    def append(self, payload: bytes) -> None:
+        """Write one record at the end. It is safe from a kill of the process when this returns.
+
+        Raises WalFull (nothing was written), or ValueError for an empty or far too large payload.
+        """
+        frame = frames.encode(payload)
+        with self._lock:
+            size = self._sizes[self._current]
+            if size + len(frame) > self._segment_bytes and size > 0:
+                self._roll()
+                size = 0
+            if self._total + len(frame) > self._max_bytes:
+                delivery_metrics.WAL_REFUSED.inc()
+                raise WalFull(f"write-ahead log holds {self._total} of at most {self._max_bytes} bytes")
+            self._write(frame, size)
+            self._sizes[self._current] = size + len(frame)
+            self._total += len(frame)
+            self._dirty = True
+        if not self._ready.is_set():
+            self._ready.set()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until something was appended since `read` last found nothing."""
+        self._ready.wait(timeout_s)
+
+    def read(self, start: Position) -> tuple[list[bytes], Position]:
+        """Some records from `start` on, and the position after them; none when there is nothing newer.
+
+        A damaged place ends its segment: what follows in that segment is skipped, logged and counted.
+        """
+        self._ready.clear()
+        while True:
+            with self._lock:
+                current = self._current
+                size = self._sizes.get(start.segment, 0)
+            data = self._load(start, size)
+            payloads, length = frames.decode(data)
+            if payloads:
+                return payloads, Position(start.segment, start.offset + length)
+            if start.segment >= current:
+                return [], start
+            if start.offset < size:
+                delivery_metrics.WAL_DAMAGED.inc()
+                logger.error(
+                    "write-ahead log segment %d is damaged at byte %d of %d: the rest of it is lost",
+                    start.segment, start.offset, size,
+                )  # fmt: skip
+            with self._lock:
+                start = Position(min(number for number in self._sizes if number > start.segment), 0)
+
+    def position(self) -> Position:
+        """The position last given to `release`; the beginning of what is there when there is none."""
+        path = self._folder / "position"
+        if path.exists():
+            return Position(**json.loads(path.read_text()))
+        return Position(min(self._sizes, default=0), 0)
+
+    def release(self, position: Position) -> None:
+        """Durably remember that everything before `position` has been sent, and delete segments before it."""
+        fresh = self._folder / "position.fresh"
+        with fresh.open("w") as file:
+            json.dump(position._asdict(), file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._folder / "position")
+        self._sync_folder()
+        with self._lock:
+            gone = [number for number in self._sizes if number < min(position.segment, self._current)]
+            for number in gone:
+                self._total -= self._sizes.pop(number)
+            unsent = self._total - (position.offset if position.segment in self._sizes else 0)
+        for number in gone:
+            self._path(number).unlink(missing_ok=True)
+        delivery_metrics.WAL_BYTES.set(unsent)
+
+    def close(self) -> None:
+        """Fsync and close. What was appended stays for the next start."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._syncer.join()
+        self._sync()
+        os.close(self._descriptor)
+        self._process_lock.close()
+
+    def _write(self, frame: bytes, size: int) -> None:
+        """Write the whole frame or nothing."""
+        try:
+            written = os.write(self._descriptor, frame)
+            if written == len(frame):
+                return
+            reason = "the disk is full"
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise
+            reason = error.strerror or "the disk is full"
+        os.ftruncate(self._descriptor, size)
+        delivery_metrics.WAL_REFUSED.inc()
+        raise WalFull(f"write-ahead log {self._folder}: {reason}")
+
+    def _roll(self) -> None:
+        self._rolled.append(self._descriptor)
+        self._begin_segment()
+
+    def _begin_segment(self) -> None:
+        self._current += 1
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
+        self._descriptor = os.open(self._path(self._current), flags, 0o640)
+        self._sizes[self._current] = 0
+        self._total = sum(self._sizes.values())
+
+    def _mend_last(self) -> None:
+        """Cut an incomplete last frame off: the process died in the middle of writing it."""
+        if not self._sizes:
+            return
+        last = max(self._sizes)
+        at = 0
+        while at < self._sizes[last]:
+            _, length = frames.decode(self._load(Position(last, at), self._sizes[last]))
+            if length == 0:
+                logger.warning("write-ahead log: cut %d half-written bytes off", self._sizes[last] - at)
+                os.truncate(self._path(last), at)
+                self._sizes[last] = at
+            at += length
+
+    def _load(self, start: Position, size: int) -> bytes:
+        """Up to a chunk of a segment's first `size` bytes, from `start`."""
+        if start.offset >= size:
+            return b""
+        with self._path(start.segment).open("rb") as file:
+            file.seek(start.offset)
+            return file.read(min(_CHUNK_BYTES, size - start.offset))
+
+    def _sync_often(self) -> None:
+        while not self._closing.wait(self._fsync_every_s):
+            if self._dirty:
+                try:
+                    self._sync()
+                except OSError:
+                    logger.exception(
+                        "fsync of the write-ahead log failed: its last records may not survive the machine"
+                    )
+
+    def _sync(self) -> None:
+        """Fsync what was appended; outside the lock, for nobody is to wait for the disk."""
+        with self._lock:
+            self._dirty = False
+            rolled, self._rolled = self._rolled, []
+            current = self._descriptor
+        for descriptor in rolled:
+            os.fdatasync(descriptor)
+            os.close(descriptor)
+        os.fdatasync(current)
+        if rolled:
+            self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        """A new or renamed file is there after a crash only once its folder is fsynced."""
+        descriptor = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _path(self, segment: int) -> Path:
+        return self._folder / f"{segment:016d}.wal"

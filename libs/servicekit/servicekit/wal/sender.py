@@ -1,0 +1,114 @@
+"""Moves a write-ahead log to the event log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+import threading
+import time
+
+from servicekit import backoff, delivery_metrics, topics
+from servicekit.eventlog.base import MAX_RECORD_BYTES, EventLog, OutRecord, Producer, check_sizes
+from servicekit.wal.files import Position, Wal
+
+logger = logging.getLogger(__name__)
+
+_WAIT_S = 0.5
+_LAST_DRAIN_S = 5.0
+_ENVELOPE = struct.Struct("<I")  # length of the JSON envelope before the value
+
+
+def pack(record: OutRecord) -> bytes:
+    """The record as `Wal.append` takes it. Raises RecordTooLarge: the event log would never take it."""
+    check_sizes([record])
+    envelope = json.dumps(
+        [record.topic, record.key.decode("latin-1"), [(n, v.decode("latin-1")) for n, v in record.headers]]
+    ).encode()
+    return _ENVELOPE.pack(len(envelope)) + envelope + record.value
+
+
+def unpack(payload: bytes) -> OutRecord:
+    """The record that was packed. Raises ValueError."""
+    try:
+        (length,) = _ENVELOPE.unpack_from(payload)
+        value_at = _ENVELOPE.size + length
+        topic, key, headers = json.loads(payload[_ENVELOPE.size : value_at])
+        pairs = tuple((name, value.encode("latin-1")) for name, value in headers)
+        return OutRecord(topic, key.encode("latin-1"), payload[value_at:], pairs)
+    except (struct.error, TypeError, AttributeError) as error:
+        raise ValueError(f"not a packed record: {error}") from error
+
+
+class WalSender:
+    """Sends a write-ahead log's records, in order, and remembers how far it has come. One thread runs it."""
+
+    def __init__(self, wal: Wal, event_log: EventLog) -> None:
+        self._wal = wal
+        self._event_log = event_log
+        self._known_topics: set[str] = set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Send until `stop` is set, then what is left, for at most a few seconds. Never raises: it retries."""
+        producer = self._event_log.producer()
+        position = self._wal.position()
+        failures = 0
+        try:
+            while not stop.is_set():
+                try:
+                    sent, position = self._send_some(producer, position)
+                    failures = 0
+                except Exception:
+                    failures += 1
+                    delivery_metrics.WAL_FAILURES.inc()
+                    logger.exception("sending from the write-ahead log failed, trying again")
+                    backoff.wait(stop, failures)
+                else:
+                    if not sent:
+                        self._wal.wait(_WAIT_S)
+            self._send_rest(producer, position)
+        finally:
+            producer.close()
+
+    def _send_rest(self, producer: Producer, position: Position) -> None:
+        deadline = time.monotonic() + _LAST_DRAIN_S
+        try:
+            while time.monotonic() < deadline:
+                sent, position = self._send_some(producer, position)
+                if not sent:
+                    return
+        except Exception:
+            # Nothing is lost: the next start sends it.
+            logger.exception("sending from the write-ahead log failed while stopping")
+
+    def _send_some(self, producer: Producer, position: Position) -> tuple[int, Position]:
+        """Send what a read gives; returns how many records that were, and the position after them."""
+        payloads, after = self._wal.read(position)
+        if payloads:
+            records = self._unpack(payloads)
+            self._ensure_topics({record.topic for record in records})
+            producer.send(records)
+            delivery_metrics.WAL_SENT.inc(len(records))
+            # A kill before the next line sends these again: at least once, each with the ce_id it had.
+            self._wal.release(after)
+        return len(payloads), after
+
+    def _unpack(self, payloads: list[bytes]) -> list[OutRecord]:
+        """The records; one that nobody could ever send is logged and left out rather than stop all behind it."""
+        records: list[OutRecord] = []
+        for payload in payloads:
+            try:
+                record = unpack(payload)
+                if record.size() > MAX_RECORD_BYTES:
+                    raise ValueError(f"{record.size()} bytes are too many")
+            except ValueError:
+                delivery_metrics.WAL_DAMAGED.inc()
+                logger.exception("the write-ahead log holds something that is no record")
+            else:
+                records.append(record)
+        return records
+
+    def _ensure_topics(self, names: set[str]) -> None:
+        if new := names - self._known_topics:
+            self._event_log.ensure_topics([topics.BY_NAME[name] for name in new if name in topics.BY_NAME])
+            self._known_topics |= new
