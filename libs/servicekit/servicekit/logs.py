@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from opentelemetry import trace
 
@@ -17,7 +17,7 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 def configure_logs(service: str, level: str, form: str) -> None:
     """Sends all logs of the process to standard error. Standard output is kept for what other programs read."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(JsonFormatter(service) if form == "json" else TextFormatter(service))
     root = logging.getLogger()
     for old in list(root.handlers):
@@ -28,6 +28,17 @@ def configure_logs(service: str, level: str, form: str) -> None:
     # These tell each connection and each request at INFO; ours tell what matters.
     for noisy in ("kafka", "httpx", "httpcore", "uvicorn.access", "alembic"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what ``sys.stderr`` is now: it may be replaced after the set-up, and closed what it was before."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override] # a plain attribute there
+        return sys.stderr
 
 
 class JsonFormatter(logging.Formatter):

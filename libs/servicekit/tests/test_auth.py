@@ -142,7 +142,9 @@ def test_a_forged_or_unsigned_token_is_refused(provider: Provider, verifier: Tok
 def test_a_public_key_never_passes_as_a_shared_secret(provider: Provider, verifier: TokenVerifier) -> None:
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "eve", "exp": time.time() + 60, "roles": ["admin"]}
     header = {"alg": "HS256", "kid": "one", "typ": "JWT"}
-    signed = b".".join(base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=") for p in (header, claims))
+    signed = b".".join(
+        base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=") for p in (header, claims)
+    )
     mac = hmac.new(provider.key_set(), signed, "sha256").digest()
     confused = signed + b"." + base64.urlsafe_b64encode(mac).rstrip(b"=")
     assert reason(verifier, confused.decode()) == "TOKEN_ALGORITHM"

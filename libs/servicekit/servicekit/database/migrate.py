@@ -18,7 +18,6 @@ from sqlalchemy.exc import OperationalError
 
 from servicekit.errors import StartupError
 
-
 # Alembic hands env.py its context through a module, so one process runs one migration at a time.
 _ONE_ALEMBIC = threading.Lock()
 

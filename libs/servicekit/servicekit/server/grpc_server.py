@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from google.protobuf import descriptor_pool, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from servicekit.auth import KeySet, TokenVerifier
+from servicekit.auth import TokenVerifier
 from servicekit.errors import StartupError
 from servicekit.server.access import access_rules
 from servicekit.server.health import Health
@@ -41,16 +42,14 @@ class GrpcServer:
         StartupError: a method without a permission, a rule that does not compile, a port in use, unreadable TLS files.
     """
 
-    def __init__(self, settings: ServiceSettings, registrations: Sequence[Registration]) -> None:
+    def __init__(
+        self, settings: ServiceSettings, verifier: TokenVerifier, registrations: Sequence[Registration]
+    ) -> None:
         self._settings = settings
         names = _service_names(registrations)
         infrastructure = (_HEALTH, reflection.SERVICE_NAME)
         validation = Validation()
         _compile_rules(names, validation)
-        keys = KeySet(settings.auth_jwks)
-        verifier = TokenVerifier(
-            keys, settings.auth_issuer, settings.auth_audience, settings.auth_roles_claim
-        )
         self._authentication = Authentication(verifier)
         deadline = Deadline(settings.default_deadline_s, settings.max_deadline_s)
         around = (trace, metrics, errors, self._authentication, permission, deadline)
@@ -77,7 +76,9 @@ class GrpcServer:
         self._authentication.close()
 
     def _bind(self) -> int:
-        address = f"{self._settings.grpc_host}:{self._settings.grpc_port}"
+        host, port = self._settings.grpc_host, self._settings.grpc_port
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        _probe(host, port)
         try:
             credentials = _credentials(self._settings)
             if credentials is None:
@@ -87,6 +88,16 @@ class GrpcServer:
             raise StartupError(
                 f"cannot listen for gRPC on {address}: the port is in use or not ours"
             ) from None
+
+
+def _probe(host: str, port: int) -> None:
+    """Asks the system first: it says what is wrong, gRPC says lines of its own and then only that something is."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StartupError(f"cannot listen for gRPC on {host}:{port}: {error.strerror}") from None
 
 
 def _options(settings: ServiceSettings) -> list[tuple[str, Any]]:

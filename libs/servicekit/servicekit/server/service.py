@@ -30,7 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from servicekit import telemetry
 from servicekit.address import Address, remove_address, write_address
-from servicekit.auth import DevelopmentIssuer
+from servicekit.auth import DevelopmentIssuer, KeySet, TokenVerifier
 from servicekit.consumer import ConsumerRunner, Handler
 from servicekit.database import engine as open_engine
 from servicekit.database import migrate
@@ -77,6 +77,11 @@ class Service:
             issuer.ensure_keys()
         self.token = TokenSource(name, issuer, settings.token_file)
         """Gives this service's own token, for channels to other services."""
+        keys = KeySet(settings.auth_jwks)
+        self.verifier = TokenVerifier(
+            keys, settings.auth_issuer, settings.auth_audience, settings.auth_roles_claim
+        )
+        """Verifies callers' tokens; the gRPC door uses it by itself, an HTTP door should too."""
         self.objects = ObjectStore(settings.object_store, cache=settings.state_dir / "cache" / "objects")
         self.event_log: EventLog = _open_event_log(settings.event_log)
         self._engine: Engine | None = None
@@ -176,7 +181,7 @@ class Service:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self._stopping.set)
         host = self.settings.grpc_host
-        grpc_server = GrpcServer(self.settings, self._registrations)
+        grpc_server = GrpcServer(self.settings, self.verifier, self._registrations)
         http_server = None if self._http is None else HttpServer(self._http[0], host, self._http[1])
         operations = OperationsServer(host, self.settings.metrics_port, self._alive, self._readiness)
         try:
