@@ -75,6 +75,8 @@ class EvaluationJob:
     seed: int = 0
     """Of the samples of items. Reports compare only at the same seed."""
     method: Method = field(default_factory=Method)
+    threads: int = 0
+    """Of the computation; 0 takes every core. More than are free slows everything down, and by far."""
 
     @classmethod
     def read(cls, folder: Path) -> Self:

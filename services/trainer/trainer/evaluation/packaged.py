@@ -33,13 +33,13 @@ def hellaswag() -> tuple[Item, ...]:
     Clusters are source videos and articles: ActivityNet captions several scenes of one video.
     """
     table = pa.ipc.open_stream(_file("hf_datasets/hellaswag/none/validation/data-00000-of-00001.arrow"))
-    return tuple(_hellaswag_item(row) for row in table.read_all().to_pylist())
+    return tuple(_hellaswag_item(number, row) for number, row in enumerate(table.read_all().to_pylist()))
 
 
-def _hellaswag_item(row: dict[str, Any]) -> Item:
+def _hellaswag_item(number: int, row: dict[str, Any]) -> Item:
     context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
     return Item(
-        id=f"hellaswag-{row['ind']}",
+        id=f"hellaswag-{number}",  # the data's own "ind" counts each of its two sources apart
         cluster=row["source_id"],
         prompt=_plain(context),
         options=tuple(" " + _plain(ending) for ending in row["endings"]),

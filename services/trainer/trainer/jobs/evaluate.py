@@ -43,6 +43,8 @@ def evaluate(folder: Path) -> EvaluationResult:
     if (finished := EvaluationResult.read(folder)) is not None:
         return finished
     job = EvaluationJob.read(folder)
+    # Said here because Ray tells a job's process, by the environment, to use one.
+    torch.set_num_threads(job.threads or len(os.sched_getaffinity(0)))
     store = ObjectStore(job.object_store, Path(job.cache_dir) / "objects")
     with ProgressWriter(folder) as progress:
         result = Evaluation(job, store, progress).run()
@@ -53,8 +55,6 @@ def evaluate(folder: Path) -> EvaluationResult:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m trainer.jobs.evaluate", description=__doc__)
     parser.add_argument("folder", type=Path, help="the job's folder, which holds job.json")
-    # Ray tells a job's process to use one thread; nothing else of this job runs beside it.
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
     try:
         result = evaluate(parser.parse_args().folder)
     except _SAID_PLAINLY as error:
