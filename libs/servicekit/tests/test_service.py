@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 from uuid import uuid4
 
 import grpc
@@ -38,7 +38,7 @@ from servicekit.errors import (
 )
 from servicekit.events import Event, new_event
 from servicekit.migrations_env import write_revision
-from servicekit.server import Service
+from servicekit.server import Service, serve
 from servicekit.settings import ServiceSettings
 from servicekit.testing import running, token
 
@@ -363,3 +363,22 @@ def test_an_unknown_event_log_or_topic_is_one_line(tmp_path: Path) -> None:
         make(tmp_path, event_log="rabbit://x")
     with pytest.raises(StartupError, match="consumer c"):
         make(tmp_path).add_consumer("c", {"no.such.topic": {}})
+
+
+def test_a_full_disk_at_start_is_one_line_and_a_defect_is_not_hidden(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Development(ServiceSettings):
+        service: ClassVar[str] = "datanet"
+        auth_mode: Literal["oidc", "development"] = "development"
+
+    def full(settings: Development) -> Service:
+        raise OSError(28, "No space left on device", "/state/events.db")
+
+    def defect(settings: Development) -> Service:
+        raise OSError(5, "Input/output error")
+
+    assert serve(Development, full) == 1
+    assert capsys.readouterr().err == "datanet: /state/events.db: No space left on device\n"
+    with pytest.raises(OSError, match="Input/output"):
+        serve(Development, defect)

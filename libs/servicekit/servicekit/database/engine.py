@@ -13,7 +13,7 @@ from servicekit.errors import StartupError
 
 _BUSY_TIMEOUT_MS = 10_000
 _POOL_SIZE = 8
-_POOL_OVERFLOW = 24
+_POOL_OVERFLOW = 40  # more in all than a service has threads: none waits for a connection
 
 # serialization_failure, deadlock_detected, lock_not_available (PostgreSQL, appendix A)
 _CONFLICT_STATES = frozenset({"40001", "40P01", "55P03"})

@@ -48,6 +48,7 @@ class HttpServer:
         self._server.should_exit = True
         if self._task is not None:
             await self._task
+        self._socket.close()
 
 
 def _make(app: Any) -> uvicorn.Server:

@@ -15,6 +15,7 @@ A service's ``__main__.py`` is all of::
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -52,6 +53,10 @@ S = TypeVar("S", bound=ServiceSettings)
 
 # Handlers wait in threads for databases and disks more than they compute.
 _HANDLER_THREADS = 32
+
+
+# What the machine's operator mends, whoever met it: full and read-only disks, missing rights.
+_MENDABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
 
 
 class Service:
@@ -283,6 +288,13 @@ def serve(settings_type: type[S], build: Callable[[S], Service]) -> int:
     except StartupError as error:
         print(f"{settings_type.service}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.errno not in _MENDABLE:
+            raise
+        print(f"{settings_type.service}: {error.filename or 'its disk'}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # before the service listened to signals itself
+        return 128 + signal.SIGINT
     stuck = [t.name for t in threading.enumerate() if t.name.startswith("handler") and not _joined(t)]
     if stuck:
         # The interpreter would wait for them for ever; their callers have been told that they were cancelled.

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from servicekit.database.engine import is_conflict
 from servicekit.errors import (
@@ -73,6 +74,10 @@ def _translate(error: Exception) -> DomainError | None:
         return Aborted("TRANSACTION_CONFLICT", "another change won, try again", retry_after_s=0.1)
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return Unavailable("DATABASE_UNAVAILABLE", "the database does not answer", retry_after_s=1)
+    if isinstance(error, PoolTimeout):
+        return Unavailable(
+            "DATABASE_BUSY", "all of this service's database connections are in use", retry_after_s=1
+        )
     if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(
             "DEPENDENCY_UNAVAILABLE", "a service that this one needs does not answer", retry_after_s=1
