@@ -90,11 +90,21 @@ class FakeChain:
                     del self._pool[key]
             self._blocks.append((block, state))
 
-    def reorg(self, depth: int) -> None:
-        """Replaces the newest blocks by empty ones; their transactions are forgotten, not put back."""
+    def reorg(self, depth: int, keep: bytes | None = None) -> None:
+        """Replaces the newest blocks; their transactions are forgotten but for the bytes to keep."""
         del self._blocks[-depth:]
         self._pool.clear()
+        if keep is not None:
+            self.send(keep)
         self.mine(depth)
+
+    def forget(self, transaction_hash: str) -> None:
+        """Drops a transaction that waits."""
+        self._pool = {key: each for key, each in self._pool.items() if each.hash != transaction_hash}
+
+    def committed(self) -> list[int]:
+        """Sequence numbers that are committed."""
+        return sorted(self._blocks[-1][1].commitments)
 
     def block(self, at: Tag | int) -> Block | None:
         self._answer()

@@ -14,7 +14,8 @@ from openledger.attribution.v1 import attribution_pb2
 from sqlalchemy import select
 
 from chain_relay.answers import Terms, record_answer
-from chain_relay.chain import Chain
+from chain_relay.chain import Chain, LedgerState
+from chain_relay.contracts import CONTRACT_OF, load_artifact
 from chain_relay.deploy import DeployPlan, deploy
 from chain_relay.relay import Relay, RelayRules
 from chain_relay.sealing import open_ledger
@@ -119,6 +120,28 @@ class Rig:
             return
         raise AssertionError(f"the relay never called {method}")
 
+    def mine(self, blocks: int = 1) -> None:
+        """Mines, and lets the relay look."""
+        raise NotImplementedError
+
+    def reorg(self, depth: int, keep: bytes | None = None) -> None:
+        """Replaces the newest blocks; what was in them is gone but for the signed bytes to keep."""
+        raise NotImplementedError
+
+    def forget(self, transaction_hash: str) -> None:
+        """Lets the node forget a transaction that is in no block."""
+        raise NotImplementedError
+
+    def commitments(self) -> list[int]:
+        """Sequence numbers that were committed, as the chain's own log has them."""
+        raise NotImplementedError
+
+    def on_ledger(self) -> LedgerState:
+        """What the ledger expects next."""
+        latest = self.chain.block("latest")
+        assert latest is not None
+        return self.chain.ledger(latest)
+
     def close(self) -> None:
         """Lets go of the database."""
         self.engine.dispose()
@@ -138,9 +161,23 @@ class AnvilRig(Rig):
         super().__init__(folder, Web3Chain(self.w3, self.deployment, settings.artifacts))
 
     def mine(self, blocks: int = 1) -> None:
-        """Mines, and lets the relay look."""
         self.node.mine(blocks)
         self.relay.step()
+
+    def reorg(self, depth: int, keep: bytes | None = None) -> None:
+        self.node.rpc("anvil_reorg", depth, [["0x" + keep.hex(), 0]] if keep else [])
+
+    def forget(self, transaction_hash: str) -> None:
+        self.node.rpc("anvil_dropTransaction", transaction_hash)
+
+    def commitments(self) -> list[int]:
+        logs = self.contract("ledger").events.Committed().get_logs(from_block=0)
+        return [int(log["args"]["seq"]) for log in logs]
+
+    def contract(self, name: str) -> Any:
+        """A contract, to ask it directly."""
+        artifact = load_artifact(self.settings.artifacts, CONTRACT_OF[name])
+        return self.w3.eth.contract(address=getattr(self.deployment, name), abi=artifact.abi)
 
 
 class FakeRig(Rig):
@@ -151,6 +188,14 @@ class FakeRig(Rig):
         super().__init__(folder, self.fake)
 
     def mine(self, blocks: int = 1) -> None:
-        """Mines, and lets the relay look."""
         self.fake.mine(blocks)
         self.relay.step()
+
+    def reorg(self, depth: int, keep: bytes | None = None) -> None:
+        self.fake.reorg(depth, keep)
+
+    def forget(self, transaction_hash: str) -> None:
+        self.fake.forget(transaction_hash)
+
+    def commitments(self) -> list[int]:
+        return self.fake.committed()

@@ -131,12 +131,13 @@ class Relay:
 
         def make(session: Session) -> str:
             batch = seal(session, self._objects, self._rules.batch_max_events)
-            return "" if batch is None else str(BatchName(batch.seq))
+            if batch is None:
+                return ""
+            logger.info("sealing batch %d with %d events", batch.seq, batch.event_count)
+            return str(BatchName(batch.seq))
 
         name = run_in_transaction(self._engine, lambda session: once(session, lambda: make(session)))
-        if name:
-            logger.info("sealed %s", name)
-            self.notify()
+        self.notify()
         return name
 
     def _seal_due(self) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "support"))
 
 from anvil import Anvil
-from relay_rig import AnvilRig, FakeRig
+from relay_rig import AnvilRig, FakeRig, Rig
 
 from chain_relay.chain import LedgerState
 from chain_relay.sealing import open_ledger
@@ -32,7 +32,7 @@ def database(tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def rig(tmp_path: Path) -> Iterator[AnvilRig]:
+def anvil_rig(tmp_path: Path) -> Iterator[AnvilRig]:
     """A relay on a real chain, which mines when the test says so."""
     with Anvil() as node:
         made = AnvilRig(tmp_path, node)
@@ -46,3 +46,11 @@ def fake_rig(tmp_path: Path) -> Iterator[FakeRig]:
     made = FakeRig(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture(params=["memory", pytest.param("anvil", marks=pytest.mark.server)])
+def rig(request: pytest.FixtureRequest) -> Rig:
+    """A relay on either chain: both keep the same promises."""
+    found = request.getfixturevalue("fake_rig" if request.param == "memory" else "anvil_rig")
+    assert isinstance(found, Rig)
+    return found
