@@ -9,10 +9,28 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import resources
 from typing import Any
+
+TACTICS = (
+    "reconnaissance",
+    "resource-development",
+    "initial-access",
+    "execution",
+    "persistence",
+    "privilege-escalation",
+    "defense-evasion",
+    "credential-access",
+    "discovery",
+    "lateral-movement",
+    "collection",
+    "command-and-control",
+    "exfiltration",
+    "impact",
+)
+"""The labels, in ATT&CK's order."""
 
 MIN_WORDS = 6
 """Shorter texts say only that something was done."""
@@ -31,6 +49,10 @@ class Procedure:
     tactic: str
     source: str
     """The citation's name, e.g. "ESET Sednit USBStealer 2014"."""
+
+    def encode(self) -> bytes:
+        """The record as it is contributed."""
+        return json.dumps(asdict(self), ensure_ascii=False).encode()
 
 
 @lru_cache(maxsize=1)

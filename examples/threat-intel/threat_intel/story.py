@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import grpc
+
+from servicekit.errors import Unavailable, from_rpc_error
 from threat_intel.figures import write_story
 from threat_intel.report import write_report
 from threat_intel.steps import answer, attribute, contribute, evaluate, finetune, settle, verify
@@ -25,6 +28,10 @@ STEPS: list[tuple[str, str, Callable[[Telling], Outcome]]] = [
 ]
 
 
+TRIES = 5
+"""How often a step is told when a service goes away under it: every step does again what is undone, and nothing twice."""
+
+
 def tell(telling: Telling) -> None:
     """Tells every step that is not told yet, then writes story.json and report.html."""
     for number, (name, title, run) in enumerate(STEPS, start=1):
@@ -33,7 +40,7 @@ def tell(telling: Telling) -> None:
             continue
         telling.console.print(f"\n[bold]{number}. {title}[/bold]")
         begun = time.monotonic()
-        outcome = run(telling)
+        outcome = _told(telling, run)
         wall_s = round(time.monotonic() - begun, 1)
         telling.journal.finish(
             name, {"wall_s": wall_s, "figures": outcome.figures.as_json(), "facts": outcome.facts}
@@ -42,3 +49,17 @@ def tell(telling: Telling) -> None:
     journal = telling.journal
     write_story(telling.folder / "story.json", journal.telling, journal.scale, journal.results)
     write_report(telling.folder / "report.html", journal)
+
+
+def _told(telling: Telling, run: Callable[[Telling], Outcome]) -> Outcome:
+    """Runs a step; when a service went away, waits for it and tells the step again."""
+    for left in reversed(range(TRIES)):
+        try:
+            return run(telling)
+        except grpc.RpcError as error:
+            problem = from_rpc_error(error)
+            if not isinstance(problem, Unavailable) or not left:
+                raise
+            telling.say(f"[yellow]a service went away ({problem}): told again once all answer[/yellow]")
+            telling.reconnect()
+    raise AssertionError("unreachable: the last try returns or raises")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from openledger_cli.connection import Connections
+from openledger_cli.connection import SERVICES, Connections
+from openledger_cli.up.health import serving
+from servicekit.errors import Unavailable
 from threat_intel.figures import Figures
 from threat_intel.journal import Journal
 from threat_intel.people import Wallet, wallet_of
@@ -77,6 +80,17 @@ class Telling:
             disable=not self.console.is_terminal,
         ) as progress:
             yield Bar(self, progress, title, total)
+
+    def reconnect(self) -> None:
+        """Forgets all channels and waits until every service answers. Raises Unavailable after a minute."""
+        self.close()
+        self._open.clear()
+        addresses = [self.platform.doors[service] for service in SERVICES]
+        for _ in range(120):
+            if all(serving(address) for address in addresses):
+                return
+            time.sleep(0.5)  # a poll of public health doors
+        raise Unavailable("PLATFORM_DOWN", "a service does not come back; see the platform's log")
 
     def close(self) -> None:
         """Closes all channels."""

@@ -8,14 +8,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
+import grpc
 import httpx
 from openledger.inference.v1 import inference_pb2 as pb
 
-from servicekit.errors import Unavailable
+from openledger_cli.up.health import serving
+from servicekit.errors import Unavailable, from_rpc_error
 from threat_intel.people import ANALYST
 from threat_intel.steps.contribute import held_out_records
 from threat_intel.telling import MODEL, Outcome, Telling
 
+TRIES = 5
 AT_ONCE = 8
 """Streams open at once: enough that base and adapter share batches."""
 
@@ -55,7 +58,7 @@ def run(telling: Telling) -> Outcome:
     begun = time.monotonic()
     answers: list[Answer] = []
     with telling.bar("answers", len(asks)) as bar, ThreadPoolExecutor(AT_ONCE) as pool:
-        for answer in pool.map(lambda ask: ask(), asks):
+        for answer in pool.map(lambda ask: _asked(telling, ask), asks):
             answers.append(answer)
             bar.at(len(answers), len(asks), f"{answer.text.strip()[:30]!r}")
     wall_s = time.monotonic() - begun
@@ -91,6 +94,29 @@ def run(telling: Telling) -> Outcome:
     )
     outcome.facts["answers"] = [asdict(answer) for answer in answers]
     return outcome
+
+
+def _asked(telling: Telling, ask: Callable[[], Answer]) -> Answer:
+    """One answer; asked again when the service went away before it was whole."""
+    for left in reversed(range(TRIES)):
+        try:
+            return ask()
+        except grpc.RpcError as error:
+            if not isinstance(from_rpc_error(error), Unavailable) or not left:
+                raise
+        except (httpx.TransportError, Unavailable):
+            if not left:
+                raise
+        _await_service(telling)
+    raise AssertionError("unreachable: the last try returns or raises")
+
+
+def _await_service(telling: Telling) -> None:
+    for _ in range(120):
+        if serving(telling.platform.doors["inference"]):
+            return
+        time.sleep(0.5)  # a poll of a public health door
+    raise Unavailable("INFERENCE_DOWN", "the inference service does not come back; see the platform's log")
 
 
 def _await_served(telling: Telling, version: str) -> None:
