@@ -65,7 +65,7 @@ class GateItems:
 
 
 def read_items(data: bytes) -> Iterator[GateItem]:
-    """The items of an object of JSON lines `{"suite", "item", "text"}`.
+    """The items of an object of JSON lines `{"suite", "item" or "id", "text"}`.
 
     Raises InvalidArgument that names the line.
     """
@@ -74,9 +74,10 @@ def read_items(data: bytes) -> Iterator[GateItem]:
             continue
         try:
             value = json.loads(line)
-            yield GateItem(str(value["suite"]), str(value["item"]), str(value["text"]))
+            item = value["item"] if "item" in value else value["id"]
+            yield GateItem(str(value["suite"]), str(item), str(value["text"]))
         except (ValueError, TypeError, KeyError) as error:
-            message = f"line {number} is not a JSON object with suite, item and text ({error!r})"
+            message = f"line {number} is not a JSON object with suite, item (or id) and text ({error!r})"
             raise InvalidArgument("policy.gate_items_digest", "gate_items", message) from None
 
 
