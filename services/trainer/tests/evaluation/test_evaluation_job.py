@@ -46,16 +46,17 @@ def _snapshot(store: ObjectStore, held_out: int = 12) -> SnapshotInput:
     )
 
 
-def _adapter(store: ObjectStore, base: str, folder: Path, scale: float) -> str:
-    """An adapter with random weights of a size: a large one ruins the model."""
+def _adapter(store: ObjectStore, base: str, folder: Path, strength: float) -> str:
+    """An adapter that pushes the last layer towards one token: a strong one ruins the model for any text."""
     model, _ = load(materialise(base, store, folder / "models"), measure("fp32"))
-    random, weights = torch.Generator().manual_seed(1), {}
-    for layer in range(model.config.num_hidden_layers):
-        path = f"model.layers.{layer}.mlp.down_proj"
-        linear = model.get_submodule(path)
-        name = f"base_model.model.{path}.lora"
-        weights[f"{name}_A.weight"] = torch.randn(4, linear.in_features, generator=random) * scale
-        weights[f"{name}_B.weight"] = torch.randn(linear.out_features, 4, generator=random) * scale
+    path = f"model.layers.{model.config.num_hidden_layers - 1}.mlp.down_proj"
+    obsession = model.get_input_embeddings().weight[100]
+    random = torch.Generator().manual_seed(1)
+    name = f"base_model.model.{path}.lora"
+    weights = {
+        f"{name}_A.weight": torch.randn(4, model.config.intermediate_size, generator=random),
+        f"{name}_B.weight": strength * obsession.unsqueeze(1).repeat(1, 4),
+    }
     config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["down_proj"], "bias": "none"}
     folder.mkdir(exist_ok=True)
     (folder / adapters.CONFIG_FILE).write_text(json.dumps(config))
@@ -70,7 +71,7 @@ class World:
         self.folder = folder
         self.store = ObjectStore(folder / "objects")
         self.base = create_tiny(self.store)
-        self.adapter = _adapter(self.store, self.base, folder / "ruinous", 1.0)
+        self.adapter = _adapter(self.store, self.base, folder / "ruinous", 30.0)
         self.job = EvaluationJob(
             base_digest=self.base,
             adapter_digest=self.adapter,
@@ -170,6 +171,7 @@ def test_job_that_died_before_its_result_scores_nothing_twice_and_reports_the_sa
     assert again.report_digest == result.report_digest
 
 
+@pytest.mark.slow
 def test_job_that_died_between_suites_goes_on_with_the_first_missing_one(
     world: World, tmp_path: Path
 ) -> None:
@@ -198,7 +200,7 @@ def test_job_that_died_between_suites_goes_on_with_the_first_missing_one(
 def test_another_adapter_of_the_same_base_does_not_score_the_base_again(
     world: World, result: EvaluationResult
 ) -> None:
-    light = _adapter(world.store, world.base, world.folder / "light", 0.001)
+    light = _adapter(world.store, world.base, world.folder / "light", 0.0001)
     folder = world.folder_of(replace(world.job, adapter_digest=light), "light-job")
     second = evaluate(folder)
     assert all(stage.endswith("tuned model") for stage in _scored(folder))
