@@ -32,67 +32,83 @@ class ServiceSettings(BaseSettings):
     service: ClassVar[str] = "service"
     """The service's name as in its package: ``datanet``, ``chain_relay``."""
 
-    state_dir: Path = Field(Path(".openledger"), description="Folder below which everything local lives.")
-    grpc_host: str = Field("127.0.0.1", description="Address the gRPC, metrics and HTTP doors bind to.")
+    state_dir: Path = Field(
+        default=Path(".openledger"), description="Folder below which everything local lives."
+    )
+    grpc_host: str = Field(
+        default="127.0.0.1", description="Address the gRPC, metrics and HTTP doors bind to."
+    )
     grpc_port: int = Field(
-        0, ge=0, le=65535, description="gRPC port; 0 picks a free one (see the address file)."
+        default=0, ge=0, le=65535, description="gRPC port; 0 picks a free one (see the address file)."
     )
     metrics_port: int = Field(
-        0, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one."
+        default=0, ge=0, le=65535, description="Port of /metrics, /healthz and /readyz; 0 picks a free one."
     )
     database_url: str = Field(
-        "", description="SQLAlchemy URL; default sqlite:///<state_dir>/<service>/<service>.db."
+        default="", description="SQLAlchemy URL; default sqlite:///<state_dir>/<service>/<service>.db."
     )
     event_log: str = Field(
-        "",
+        default="",
         description="kafka://host:port[,host:port] or embedded:<path>; default embedded:<state_dir>/events.db.",
     )
-    object_store: str = Field("", description="Folder or s3://bucket/prefix; default <state_dir>/objects.")
+    object_store: str = Field(
+        default="", description="Folder or s3://bucket/prefix; default <state_dir>/objects."
+    )
 
     auth_mode: Literal["oidc", "development"] = Field(
-        "oidc",
+        default="oidc",
         description="Who signs tokens: an OIDC provider, or the local development issuer, which must be asked for.",
     )
     auth_issuer: str = Field(
-        "", description="Required `iss` of tokens; in development openledger-development."
+        default="", description="Required `iss` of tokens; in development openledger-development."
     )
-    auth_audience: str = Field("openledger", min_length=1, description="Required `aud` of tokens.")
+    auth_audience: str = Field(default="openledger", min_length=1, description="Required `aud` of tokens.")
     auth_jwks: str = Field(
-        "", description="Signing keys: file or http(s) URL; in development <state_dir>/issuer/jwks.json."
+        default="",
+        description="Signing keys: file or http(s) URL; in development <state_dir>/issuer/jwks.json.",
     )
     auth_roles_claim: str = Field(
-        "roles", min_length=1, description="Claim that lists roles; dots descend (realm_access.roles)."
+        default="roles",
+        min_length=1,
+        description="Claim that lists roles; dots descend (realm_access.roles).",
     )
 
     token_file: Path | None = Field(
-        None, description="File with the service's own token, renewed by others; in development it is minted."
+        default=None,
+        description="File with the service's own token, renewed by others; in development it is minted.",
     )
 
-    tls_cert: Path | None = Field(None, description="PEM certificate chain of the gRPC server.")
-    tls_key: Path | None = Field(None, description="PEM private key of tls_cert.")
+    tls_cert: Path | None = Field(default=None, description="PEM certificate chain of the gRPC server.")
+    tls_key: Path | None = Field(default=None, description="PEM private key of tls_cert.")
     tls_client_ca: Path | None = Field(
-        None, description="PEM authorities; set, every client must show a certificate (mTLS)."
+        default=None, description="PEM authorities; set, every client must show a certificate (mTLS)."
     )
     insecure_transport: bool = Field(
-        False, description="Allow plain text on addresses other machines can reach."
+        default=False, description="Allow plain text on addresses other machines can reach."
     )
 
     default_deadline_s: float = Field(
-        30.0, gt=0, description="Deadline of a unary call whose client gave none."
+        default=30.0, gt=0, description="Deadline of a unary call whose client gave none."
     )
-    max_deadline_s: float = Field(300.0, gt=0, description="Longest deadline a unary call may have.")
+    max_deadline_s: float = Field(default=300.0, gt=0, description="Longest deadline a unary call may have.")
     max_connection_age_s: float = Field(
-        3600.0, gt=0, description="Age at which a connection is asked to reconnect, so that load rebalances."
+        default=3600.0,
+        gt=0,
+        description="Age at which a connection is asked to reconnect, so that load rebalances.",
     )
-    max_connection_age_grace_s: float = Field(600.0, gt=0, description="Time its running calls then have.")
-    grace_s: float = Field(10.0, ge=0, description="Time running calls have when the service stops.")
+    max_connection_age_grace_s: float = Field(
+        default=600.0, gt=0, description="Time its running calls then have."
+    )
+    grace_s: float = Field(default=10.0, ge=0, description="Time running calls have when the service stops.")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least severe level that is logged."
+        default="INFO", description="Least severe level that is logged."
     )
-    log_format: Literal["json", "text"] = Field("json", description="json for machines, text for people.")
+    log_format: Literal["json", "text"] = Field(
+        default="json", description="json for machines, text for people."
+    )
     otlp_endpoint: str | None = Field(
-        None, description="Where traces go by OTLP/gRPC, http://host:4317; none keeps them."
+        default=None, description="Where traces go by OTLP/gRPC, http://host:4317; none keeps them."
     )
 
     @classmethod
