@@ -11,6 +11,7 @@ same weights, tokenizer and configuration.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from identity.digest import canonical_json
@@ -110,6 +112,13 @@ def link_files(digest: str, files: Mapping[str, str], store: ObjectStore, cache_
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder
+
+
+def parameter_count(digest: str, store: ObjectStore) -> int:
+    """Weights of the model, read from its file's header; tied weights count once."""
+    path = store.local_path(read_manifest(digest, store).files["model.safetensors"])
+    with safe_open(path, "pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:

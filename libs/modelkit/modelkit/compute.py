@@ -37,8 +37,8 @@ class Compute:
     dtype: DTypeName
     """The number type of base weights and activations. LoRA weights and their gradients stay fp32."""
     gflops: Mapping[str, float]
-    """Measured matmul speed by dtype name, 10^9 operations a second; empty where the choice was not
-    measured."""
+    """Measured matmul speed of one thread by dtype name, 10^9 operations a second; empty where the choice was
+    not measured."""
     torch_version: str
     threads: int
     reason: str
@@ -75,10 +75,7 @@ def measure(preference: Preference | None = None, seconds_each: float = 0.15) ->
             {},
             "the GPU has bf16" if supported else "the GPU lacks bf16",
         )
-    speeds = {
-        name: _matmul_gflops(dtype, seconds_each)
-        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
-    }
+    speeds = _matmul_gflops(seconds_each)
     faster = speeds["bfloat16"] > _BF16_MUST_WIN_BY * speeds["float32"]
     return _compute(
         device,
@@ -92,15 +89,29 @@ def _compute(device: str, dtype: DTypeName, gflops: Mapping[str, float], reason:
     return Compute(device, dtype, dict(gflops), torch.__version__, torch.get_num_threads(), reason)
 
 
-def _matmul_gflops(dtype: torch.dtype, seconds: float) -> float:
-    """The best of several timings: other processes can only make one slower, never faster."""
-    rows = torch.ones(_ROWS, _INNER, dtype=dtype)
-    weight = torch.ones(_COLUMNS, _INNER, dtype=dtype)
-    torch.nn.functional.linear(rows, weight)  # warms the kernel cache; bf16 packs weights on first use
-    best = float("inf")
-    end = time.perf_counter() + seconds
-    while best == float("inf") or time.perf_counter() < end:
-        start = time.perf_counter()
-        torch.nn.functional.linear(rows, weight)
-        best = min(best, time.perf_counter() - start)
-    return 2 * _ROWS * _INNER * _COLUMNS / best / 1e9
+def _matmul_gflops(seconds_each: float) -> dict[str, float]:
+    """Speeds by dtype name, on one thread: threads that share busy cores wait for each other and measure
+    that.
+
+    The types take turns and each keeps its best time, so that other processes can slow a timing, not the
+    result.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        operands = {
+            name: (torch.ones(_ROWS, _INNER, dtype=dtype), torch.ones(_COLUMNS, _INNER, dtype=dtype))
+            for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+        }
+        best = dict.fromkeys(operands, float("inf"))
+        for rows, weight in operands.values():
+            torch.nn.functional.linear(rows, weight)  # the first call packs weights and picks a kernel
+        end = time.perf_counter() + 2 * seconds_each
+        while min(best.values()) == float("inf") or time.perf_counter() < end:
+            for name, (rows, weight) in operands.items():
+                start = time.perf_counter()
+                torch.nn.functional.linear(rows, weight)
+                best[name] = min(best[name], time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return {name: 2 * _ROWS * _INNER * _COLUMNS / seconds / 1e9 for name, seconds in best.items()}

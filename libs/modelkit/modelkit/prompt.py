@@ -12,10 +12,12 @@ import string
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from identity.digest import digest_json
+
+if TYPE_CHECKING:  # services fill templates without loading torch
+    from transformers import PreTrainedTokenizerBase
 
 
 class TemplateError(ValueError):

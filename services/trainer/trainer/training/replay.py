@@ -81,24 +81,17 @@ def sample(
     `report(done, total)` is told about tokens. Deterministic by seed on one device and dtype.
     """
     generator = torch.Generator(device=device).manual_seed(seed)
-    parts = []
+    parts, total = [], spec.sequences * spec.tokens_each
     for start in range(0, spec.sequences, _TOGETHER):
         size = min(_TOGETHER, spec.sequences - start)
         openers = [OPENERS[(start + row) % len(OPENERS)] for row in range(size)]
         prompts = [token_ids(tokenizer, opener)[: spec.tokens_each - 1] for opener in openers]
-        parts.append(
-            _sample_batch(
-                model,
-                prompts,
-                spec.tokens_each,
-                int(tokenizer.eos_token_id),
-                generator,
-                device,
-                lambda position, size=size, start=start: report(
-                    start * spec.tokens_each + size * position, spec.sequences * spec.tokens_each
-                ),
-            )
-        )
+
+        def at(position: int, before: int = start * spec.tokens_each, rows: int = size) -> None:
+            report(before + rows * position, total)
+
+        end = int(tokenizer.eos_token_id)
+        parts.append(_sample_batch(model, prompts, spec.tokens_each, end, generator, device, at))
     tokens, mask, hidden = (torch.cat(part) for part in zip(*parts, strict=True))
     rows = [row[kept.bool()].tolist() for row, kept in zip(tokens, mask, strict=True)]
     return Replay(tokens, mask, hidden, digest_json(rows))

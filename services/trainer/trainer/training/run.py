@@ -102,7 +102,9 @@ class _Run:
     def execute(self) -> TrainingResult | None:
         begun = time.monotonic()
         self._report("loading", 0, 0, "")
-        base_folder = base_model.materialise(self._job.base_digest, self._store, Path(self._job.cache_dir))
+        base_folder = base_model.materialise(
+            self._job.base_digest, self._store, Path(self._job.cache_dir) / "models"
+        )
         model, tokenizer = base_model.load(base_folder, self._compute)
         _use_threads(model, self._worker.count)
         examples = load_examples(self._sources, tokenizer, self._store, self._spec.max_tokens)
