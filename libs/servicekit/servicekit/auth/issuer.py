@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
+from uuid import uuid4
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,7 +22,6 @@ from cryptography.hazmat.primitives.serialization import (
 from jwt.algorithms import OKPAlgorithm
 
 from servicekit.auth.roles import ROLE_PERMISSIONS
-from servicekit.database.columns import ulid
 from servicekit.errors import InvalidArgument, StartupError
 
 DEVELOPMENT_ISSUER = "openledger-development"
@@ -87,7 +87,7 @@ class DevelopmentIssuer:
             "iat": now,
             "nbf": now,
             "exp": now + int(max(ttl_s, 1)),
-            "jti": ulid(),
+            "jti": uuid4().hex,
         }
         return jwt.encode(claims, self._key(), algorithm="EdDSA", headers={"kid": self._key_id()})
 
