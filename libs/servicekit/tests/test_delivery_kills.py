@@ -123,7 +123,8 @@ class Program:
         assert self._process.stdout is not None
         said = [self._process.stdout.readline() for _ in range(lines)]
         self._process.kill()
-        rest = self._process.communicate()[0]
+        rest = self._process.stdout.read()
+        self._process.wait()
         whole = "".join(said) + rest[: rest.rfind("\n") + 1]
         return [int(line) for line in whole.split()]
 
