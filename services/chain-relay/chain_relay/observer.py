@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from chain_relay import batch_states, metrics
 from chain_relay.chain import Block, Chain, ChainUnavailable, Commitment, LedgerState
-from chain_relay.tables import Batch, BatchState
+from chain_relay.tables import Batch, BatchState, SignedTransaction
 from servicekit.database import reading, run_in_transaction
 
 _AT_ONCE = 100
@@ -91,6 +91,10 @@ class Observer:
 
     def _sight(self, batch: Batch, heads: Heads) -> _Sight:
         """What the chain says of a batch, and whether the block it stood in is gone."""
+        if batch.block_number > heads.latest.number:
+            return _Sight(
+                False, None, None
+            )  # this node is behind: a chain that replaces blocks is not shorter
         gone = False
         if batch.block_hash:
             canonical = self._chain.block(batch.block_number)
@@ -99,12 +103,24 @@ class Observer:
             return _Sight(gone or bool(batch.block_hash), None, None)
         commitment: Commitment | None = None
         if gone or not batch.block_hash:
-            commitment = self._chain.commitment(batch.seq, heads.latest)
+            commitment = self._find(batch.seq, heads.latest)
             if commitment is None:
                 return _Sight(gone, None, None)  # the chain moved between two questions; ask again
             if commitment.root != batch.root:
                 raise LedgerConflict(batch.seq, batch.root, commitment.root)
         return _Sight(gone, commitment, _certainty(batch.seq, heads))
+
+    def _find(self, seq: int, latest: Block) -> Commitment | None:
+        """Where a batch stands: by our own transactions, else by the log (another relay may have sent it)."""
+        with reading(self._engine) as session:
+            query = select(SignedTransaction.hash).where(SignedTransaction.purpose == f"commit/{seq}")
+            hashes = session.scalars(query.order_by(SignedTransaction.id.desc())).all()
+        for transaction_hash in hashes:
+            receipt = self._chain.receipt(transaction_hash)
+            if receipt is not None and receipt.succeeded:
+                root = self._chain.root(seq, latest)
+                return Commitment(root, transaction_hash, receipt.block, receipt.gas_used, receipt.gas_price)
+        return self._chain.commitment(seq, latest)
 
 
 def _certainty(seq: int, heads: Heads) -> BatchState:

@@ -77,6 +77,7 @@ class Relay:
         self._registrar = Registrar(engine, chain)
         self._rewards = Rewards(engine, chain, may_mint=may_mint, now=now)
         self._wake = threading.Event()
+        self._baseline_asked = False
 
     def notify(self) -> None:
         """Look now, not at the next interval."""
@@ -110,9 +111,10 @@ class Relay:
         """One look, at most one new transaction."""
         self._seal_due()
         heads = self._observer.look()
+        metrics.SIGNER_BALANCE.set(self._chain.balance(self._sender.address) / 1e18)
+        self._measure_baseline()
         nonce = self._sender.free_nonce(heads.latest)
         self._propose_due(heads)
-        self._measure_baseline()
         if nonce is None:
             return
         for purpose, call in self._needed(heads):
@@ -202,11 +204,18 @@ class Relay:
         return name
 
     def _measure_baseline(self) -> None:
-        """Once: the gas that one event would use in a transaction of its own."""
+        """Once: the gas that one event would use in a transaction of its own. A node that cannot say is no failure."""
+        if self._baseline_asked:
+            return
+        self._baseline_asked = True
         with reading(self._engine) as session:
             ledger = session.scalars(select(Ledger)).one()
         if not ledger.baseline_gas:
-            gas = self._chain.baseline_gas(self._sender.address)
+            try:
+                gas = self._chain.baseline_gas(self._sender.address)
+            except (ChainUnavailable, CallReverts) as error:
+                logger.info("this node does not estimate with a state override: %s", error)
+                return
 
             def write(session: Session) -> None:
                 session.get_one(Ledger, ledger.address).baseline_gas = gas
@@ -214,7 +223,6 @@ class Relay:
             run_in_transaction(self._engine, write)
             ledger.baseline_gas = gas
         metrics.BASELINE_GAS.set(ledger.baseline_gas)
-        metrics.SIGNER_BALANCE.set(self._chain.balance(self._sender.address) / 1e18)
 
 
 def _on_signed(purpose: str) -> Callable[[Session], None] | None:

@@ -144,7 +144,7 @@ class Rewards:
         distributor = self._chain.distributor(latest)
         for root in roots:
             state = _state(root, distributor)
-            self._note(root.number, state, distributor)
+            self._note(root, state, distributor)
             if state is RewardRootState.PENDING and distributor.pending_root == _ZERO:
                 yield from self._propose(root, distributor)
             elif state is RewardRootState.PROPOSED and self._now().timestamp() >= distributor.accept_after:
@@ -160,13 +160,17 @@ class Rewards:
         if lacking > 0 and self._may_mint:
             yield f"fund/{root.number}", Call("token", "mint", (self._chain.distributor_address, lacking))
 
-    def _note(self, number: int, state: RewardRootState, distributor: DistributorState) -> None:
+    def _note(self, root: RewardRoot, state: RewardRootState, distributor: DistributorState) -> None:
+        proposed = state is RewardRootState.PROPOSED
+        accept_after = (
+            datetime.fromtimestamp(distributor.accept_after, UTC) if proposed else root.accept_after
+        )
+        if (root.state, root.accept_after) == (state, accept_after):
+            return
+
         def write(session: Session) -> None:
-            root = session.get_one(RewardRoot, number)
-            if root.state is not state:
-                root.state = state
-            if state is RewardRootState.PROPOSED:
-                root.accept_after = datetime.fromtimestamp(distributor.accept_after, UTC)
+            row = session.get_one(RewardRoot, root.number)
+            row.state, row.accept_after = state, accept_after
 
         run_in_transaction(self._engine, write)
 

@@ -249,9 +249,10 @@ class Web3Chain:
             "to": _BASELINE_ADDRESS,
             "data": contract.encode_abi("record", args=[1, b"\xff" * 32]),
         }
-        return int(
-            _asked(lambda: self._w3.eth.estimate_gas(transaction, "latest", override))  # type: ignore[arg-type]
-        )
+        try:
+            return int(_asked(lambda: self._w3.eth.estimate_gas(transaction, "latest", override)))  # type: ignore[arg-type]
+        except ContractLogicError as error:
+            raise CallReverts("baseline.record", error.message or "no reason given") from None
 
     def _read(self, contract: str, function: str, args: tuple[Any, ...], at: Block) -> Any:
         bound = self._contracts[contract].get_function_by_name(function)(*args)
