@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from openledger.datanet.v1 import datanet_pb2, datanet_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from servicekit.address import read_address
 from servicekit.auth import DevelopmentIssuer
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.server
 PROGRAM = """
 import asyncio, sys, time
 from typing import ClassVar
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from openledger.datanet.v1 import datanet_pb2, datanet_pb2_grpc
 from servicekit.server import Service, serve
 from servicekit.settings import ServiceSettings
@@ -136,6 +139,35 @@ def test_what_should_not_run_by_accident_is_said_at_start(start: Any) -> None:
     assert "DEVELOPMENT tokens" in err
     assert "INSECURE transport" in err
     assert "OPENLEDGER_DATANET_GRCP_PORT names no setting" in err
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """An OTLP collector that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.spans: list[tuple[str, str]] = []
+
+    def Export(self, request: Any, context: Any) -> trace_service_pb2.ExportTraceServiceResponse:
+        for resource in request.resource_spans:
+            (name,) = [a.value.string_value for a in resource.resource.attributes if a.key == "service.name"]
+            self.spans += [(name, span.name) for scope in resource.scope_spans for span in scope.spans]
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+def test_its_spans_reach_the_collector_before_it_ends(start: Any, tmp_path: Path) -> None:
+    collector = Collector()
+    server = grpc.server(ThreadPoolExecutor(1))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    process = start(OPENLEDGER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}")
+    token = DevelopmentIssuer(tmp_path / "state").mint("ann", ["curator"])
+    with sync_channel(process.ready()["grpc"], token) as over:
+        request = datanet_pb2.GetDatanetRequest(name="datanets/here")
+        datanet_pb2_grpc.DatanetServiceStub(over).GetDatanet(request, timeout=20)
+    process.end(signal.SIGTERM)
+    server.stop(0)
+    assert ("openledger-datanet", "openledger.datanet.v1.DatanetService/GetDatanet") in collector.spans
 
 
 def test_a_handler_thread_that_hangs_does_not_keep_the_process(start: Any, tmp_path: Path) -> None:
