@@ -1,30 +1,33 @@
-"""Makes finished answers durable before their askers hear of the end.
+"""Records finished answers before their askers hear of the end.
 
-An answer becomes one event in the write-ahead log; a sender of its own brings it to the event log later. So who
-was told "finished" has an answer that will be attributed and paid for, whatever dies next; and an answer whose
-process died before that was never finished for anyone. Disk writes happen on this thread, not between two steps
-of the batch.
+An answer becomes one event in the write-ahead log; a sender of its own brings it to the event log later. So
+who was told "finished" has an answer that will be attributed and paid for, also when the process dies next;
+and an answer whose process died before that was never finished for anyone. Disk writes happen on this thread,
+not between two steps of the batch.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
-import threading
+import time
 from collections.abc import Callable, Collection
 from typing import Any
 
 from inference import metrics
 from inference.answer import Answer, Listener
 from inference.events import LeftOut, inference_completed
-from servicekit.errors import Unavailable
+from servicekit.errors import ResourceExhausted, Unavailable
 from servicekit.events import Event
 
 log = logging.getLogger(__name__)
 
+_REFUSE_S = 5.0
+"""How long new questions are refused after an answer could not be recorded; then one is tried again."""
+
 
 class AnswerLog:
-    """`append` writes an event durably or raises OSError; `left_out` is what policy keeps out of events."""
+    """`append` writes an event or raises; `left_out` is what policy keeps out of events."""
 
     def __init__(
         self, append: Callable[[Event[Any]], None], left_out: Collection[LeftOut], compute: str
@@ -32,7 +35,18 @@ class AnswerLog:
         self._append = append
         self._left_out = left_out
         self._compute = compute
+        self._refuse_until = 0.0
         self._answers: queue.SimpleQueue[tuple[Answer, Listener] | None] = queue.SimpleQueue()
+
+    def check(self) -> None:
+        """Raises ResourceExhausted while answers cannot be recorded: work nobody will be paid for is not
+        begun.
+        """
+        left_s = self._refuse_until - time.monotonic()
+        if left_s > 0:
+            raise ResourceExhausted(
+                "ANSWER_LOG_FULL", "answers cannot be recorded now", retry_after_s=max(left_s, 1.0)
+            )
 
     def record(self, answer: Answer, listener: Listener) -> None:
         """Queues an answer and returns at once; the listener hears its end when it is on disk."""
@@ -42,13 +56,14 @@ class AnswerLog:
         """No answer follows: `run` returns after the last one."""
         self._answers.put(None)
 
-    def run(self, stop: threading.Event) -> None:
-        """The thread's life. Not `stop` ends it but `close`, called when the engine has ended its last answer."""
+    def run(self) -> None:
+        """The thread's life, until `close` is called: after the engine has ended its last answer."""
         while (item := self._answers.get()) is not None:
             answer, listener = item
             try:
                 self._append(inference_completed(answer, self._left_out, self._compute))
             except Exception as error:
+                self._refuse_until = time.monotonic() + _REFUSE_S
                 metrics.unrecorded()
                 log.exception(
                     "an answer could not be recorded", extra={"inference": answer.question.inference}

@@ -52,10 +52,10 @@ class Base:
 def load_base(wanted: str, store: ObjectStore, cache: Path) -> Base:
     """Loads a packaged model by name, or any by its digest.
 
-    Packaged ones are published to the object store first, which gives the same digest on every machine. Raises
-    StartupError when there is no such model.
+    Packaged ones are published to the object store first, which gives the same digest on every machine.
+    Raises StartupError when there is no such model.
     """
-    disable_progress_bar()  # a service's standard error holds log lines and nothing else
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # standard error holds log lines only
     try:
         digest = _digest(wanted, store, cache)
         manifest = base_model.read_manifest(digest, store)

@@ -42,6 +42,9 @@ _IDLE_S = 0.2
 """How late a waiting question's deadline may be noticed while nothing runs; arrivals wake the thread at once.
 """
 
+_FETCHERS = 4
+"""Adapters fetched at once: one that comes slowly must not hold up the others."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -142,14 +145,15 @@ class Engine:
         """The thread's life. When `stop` is set, running answers end as cancelled and waiting ones are
         refused.
         """
-        with ThreadPoolExecutor(1, thread_name_prefix="adapter-fetch") as fetcher:
-            while not stop.is_set():
-                try:
-                    self._turn(fetcher)
-                except Exception:
-                    log.exception("a step of the batch failed; its answers are given up")
-                    self._give_up()
-            self._close()
+        fetcher = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="adapter-fetch")
+        while not stop.is_set():
+            try:
+                self._turn(fetcher)
+            except Exception:
+                log.exception("a step of the batch failed; its answers are given up")
+                self._give_up()
+        self._close()
+        fetcher.shutdown(wait=False, cancel_futures=True)
 
     def _turn(self, fetcher: ThreadPoolExecutor) -> None:
         self._take_adapters(fetcher)
@@ -171,14 +175,11 @@ class Engine:
         with self._changed:
             waiting = list(self._waiting)
         chosen: list[Row] = []
-        gone: list[Row] = []
         longest, blocked = 0, False
         for row in waiting:
             if (error := _ended_early(row)) is not None:
-                gone.append(row)
-                row.listener.failed(error)
-                continue
-            if blocked or len(self._rows) + len(chosen) >= self._limits.max_rows:
+                row.fail(error)
+            if row.failed or blocked or len(self._rows) + len(chosen) >= self._limits.max_rows:
                 continue
             digest = row.question.served.adapter_digest
             if self._residency.slot_of(digest) is None:
@@ -192,15 +193,11 @@ class Engine:
             self._residency.pin(digest)
             row.slot = self._residency.slot_of(digest) or 0
             chosen.append(row)
-        self._unqueue([*chosen, *gone])
+        taken = set(map(id, chosen))
+        with self._changed:
+            self._waiting = deque(row for row in self._waiting if not (row.failed or id(row) in taken))
+            metrics.queue_depth(len(self._waiting))
         return chosen
-
-    def _unqueue(self, rows: Collection[Row]) -> None:
-        if rows:
-            taken = set(map(id, rows))
-            with self._changed:
-                self._waiting = deque(row for row in self._waiting if id(row) not in taken)
-                metrics.queue_depth(len(self._waiting))
 
     def _admit(self, rows: list[Row]) -> None:
         if not rows:
@@ -263,8 +260,7 @@ class Engine:
             rows = [row for row in self._waiting if row.question.served.adapter_digest == digest]
         log.warning("adapter %s cannot be loaded: %s", digest, error)
         for row in rows:
-            row.listener.failed(_adapter_error(row.question.served.name, digest, error))
-        self._unqueue(rows)
+            row.fail(_adapter_error(row.question.served.name, digest, error))
 
     def _forget_unwanted(self) -> None:
         """Frees fetched adapters that found no slot and nobody waits for."""
@@ -310,7 +306,7 @@ class Engine:
         rows, self._rows = self._rows, []
         self._decoder.keep([])
         for row in rows:
-            row.listener.failed(Unavailable("STEP_FAILED", "the answer was interrupted", retry_after_s=1))
+            row.fail(Unavailable("STEP_FAILED", "the answer was interrupted", retry_after_s=1))
             if row.tokens:
                 row.finish = row.finish or Finish.CANCELLED
                 self._end(row)
@@ -322,7 +318,7 @@ class Engine:
             self._stopping = True
             waiting, self._waiting = list(self._waiting), deque()
         for row in waiting:
-            row.listener.failed(Unavailable("STOPPING", "the service is stopping", retry_after_s=1))
+            row.fail(Unavailable("STOPPING", "the service is stopping", retry_after_s=1))
         for row in self._rows:
             row.cancelled = True
         self._drop_ended()

@@ -21,26 +21,48 @@ from inference.projection import Projection
 from inference.reception import Reception
 from inference.settings import InferenceSettings
 from modelkit import adapter
-from servicekit.auth import KeySet, TokenVerifier
-from servicekit.events import Event
+from servicekit.errors import StartupError
+from servicekit.events import Event, to_record
 from servicekit.objects import ObjectStore
 from servicekit.server import Service
 from servicekit.topics import MODEL_VERSION_V1
+from servicekit.wal import Wal, WalInUse, WalSender, pack
 
 Append = Callable[[Event[Any]], None]
 
 
-def assemble(service: Service, settings: InferenceSettings, append: Append) -> None:
+def build(settings: InferenceSettings) -> Service:
+    """The service as it is run. Raises StartupError for what its operator can mend."""
+    service = Service("inference", settings, "inference")
+    try:
+        wal = Wal(settings.wal_folder)
+    except (WalInUse, OSError) as error:
+        raise StartupError(str(error)) from None
+    sender = WalSender(wal, service.event_log)
+    recorded = assemble(service, settings, lambda event: wal.append(pack(to_record(event))))
+
+    def send(stop: threading.Event) -> None:
+        # Not `stop` ends it but the last answer: what a draining service still records is sent too.
+        sender.run(recorded)
+        wal.close()
+
+    service.add_thread("answer-sender", send)
+    return service
+
+
+def assemble(service: Service, settings: InferenceSettings, append: Append) -> threading.Event:
     """Adds doors, threads and the consumer to a service; finished answers' events go to `append`.
 
-    Raises StartupError when the base model cannot be found.
+    Returns what is set once the service stops and its last answer was appended. Raises StartupError when the
+    base model cannot be found.
     """
+    recorded = threading.Event()
     base = load_base(settings.base_model, service.objects, settings.cache_folder)
     answer_log = AnswerLog(append, settings.leave_out, base.compute_name)
     engine = _engine(base, settings, service.objects, answer_log)
     projection = Projection(service.engine, base.name, base.digest, engine.preload)
     longest = min(settings.max_context_tokens or base.max_context_tokens, base.max_context_tokens)
-    reception = Reception(engine, base.tokenizer, longest, lambda: projection.catalogue)
+    reception = Reception(engine, base.tokenizer, longest, lambda: projection.catalogue, answer_log.check)
 
     def decode(stop: threading.Event) -> None:
         try:
@@ -48,18 +70,22 @@ def assemble(service: Service, settings: InferenceSettings, append: Append) -> N
         finally:
             answer_log.close()  # only now has the last answer been handed over
 
+    def record(stop: threading.Event) -> None:
+        try:
+            answer_log.run()
+        finally:
+            recorded.set()
+
     service.add_thread("engine", decode)
-    service.add_thread("answer-log", answer_log.run)
+    service.add_thread("answer-log", record)
     service.add_thread("projection", projection.run)
     service.add_consumer(
-        "inference",
+        settings.consumer_group,
         {MODEL_VERSION_V1: {events_pb2.ModelVersionChanged.DESCRIPTOR.full_name: model_version_changed}},
     )
     service.add_servicer(add_InferenceServiceServicer_to_server, InferenceServicer(reception))
-    verifier = TokenVerifier(
-        KeySet(settings.auth_jwks), settings.auth_issuer, settings.auth_audience, settings.auth_roles_claim
-    )
-    service.add_http(build_app(reception, verifier.verify, settings.max_answer_s), settings.http_port)
+    service.add_http(build_app(reception, service.verifier.verify, settings.max_answer_s), settings.http_port)
+    return recorded
 
 
 def _engine(base: Base, settings: InferenceSettings, objects: ObjectStore, answer_log: AnswerLog) -> Engine:

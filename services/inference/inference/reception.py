@@ -77,11 +77,14 @@ class Reception:
         tokenizer: PreTrainedTokenizerBase,
         max_context_tokens: int,
         catalogue: Callable[[], Catalogue],
+        check: Callable[[], None],
     ) -> None:
+        """`check` raises while no question should be taken."""
         self._engine = engine
         self._tokenizer = tokenizer
         self._max_context_tokens = max_context_tokens
         self._catalogue = catalogue
+        self._check = check
 
     def served(self) -> list[Served]:
         """What can be asked now."""
@@ -100,10 +103,12 @@ class Reception:
         """Queues a question.
 
         Raises NotFound and FailedPrecondition for the model, InvalidArgument for a prompt that does not fit
-        the context together with its answer, ResourceExhausted when too many wait.
+        the context together with its answer, ResourceExhausted when too many wait or answers cannot be
+        recorded.
         """
         now = time.monotonic()
         served = self._catalogue().resolve(model)
+        self._check()
         tokens = await asyncio.to_thread(self._encode, prompt)
         if len(tokens) + sampling.max_output_tokens > self._max_context_tokens:
             raise InvalidArgument(

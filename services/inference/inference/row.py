@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from inference.answer import Answer, Finish, Listener, Question
 from inference.sampling import Choice, Sampler
 from inference.text import StopText
+from servicekit.errors import DomainError
 
 
 class Row:
@@ -24,6 +25,7 @@ class Row:
         self.tokens: list[int] = []
         self.finish: Finish | None = None
         self.cancelled = False
+        self.failed = False
         self._log_probabilities: list[float] = []
         self._text = StopText(tokenizer, question.sampling.stop)
         self._first_token_at: float | None = None
@@ -43,6 +45,12 @@ class Row:
             self.finish = Finish.STOP
         elif len(self.tokens) >= self.question.sampling.max_output_tokens:
             self._finish(Finish.LENGTH)
+
+    def fail(self, error: DomainError) -> None:
+        """Tells the listener, once, that no answer will come."""
+        if not self.failed:
+            self.failed = True
+            self.listener.failed(error)
 
     def answer(self) -> Answer:
         """The finished answer; `finish` must be set."""

@@ -54,6 +54,13 @@ class InferenceSettings(ServiceSettings):
         description='Fields that answer events do not carry, as JSON: ["prompt", "prompt_token_ids"]. Each event'
         " names them in `left_out`.",
     )
+    consumer_group: str = Field(
+        "inference",
+        min_length=1,
+        max_length=200,
+        description="Group that follows promotions. Processes with a database of their own need a group of their"
+        " own: each must hear of every version.",
+    )
     wal_dir: Path | None = Field(
         None, description="Write-ahead log of answer events; default <state_dir>/inference/wal."
     )

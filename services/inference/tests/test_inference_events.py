@@ -21,7 +21,7 @@ from inference.events import inference_completed, model_version_changed
 from inference.projection import Projection
 from inference.sampling import Sampling
 from servicekit.database import engine, migrate, schema_differences, transaction
-from servicekit.errors import DomainError, Unavailable
+from servicekit.errors import DomainError, ResourceExhausted, Unavailable
 from servicekit.events import Event, InvalidEvent, new_event
 from servicekit.topics import MODEL_VERSION_V1
 
@@ -193,7 +193,7 @@ def test_the_end_is_told_only_after_the_event_is_on_disk() -> None:
     log = AnswerLog(append, (), "cpu/float32")
     log.record(answer(), listener)
     log.close()
-    log.run(threading.Event())
+    log.run()
     assert order == ["01KCB3Q6Z4S0V6XG1V2C3D4E5F"]
     assert listener.heard[0].text == "that"
 
@@ -208,8 +208,11 @@ def test_an_answer_that_cannot_be_recorded_is_no_answer_and_the_next_one_is() ->
     log, full, well = AnswerLog(append, (), "cpu/float32"), Listening(), Listening()
     log.record(answer(), full)
     log.record(answer(), well)
+    log.check()
     log.close()
-    log.run(threading.Event())
+    log.run()
+    with pytest.raises(ResourceExhausted):
+        log.check()
     assert isinstance(full.heard[0], Unavailable)
     assert full.heard[0].reason == "ANSWER_NOT_RECORDED"
     assert isinstance(well.heard[0], Answer)

@@ -52,7 +52,9 @@ async def client(start_engine: Any, world: Any) -> AsyncIterator[httpx.AsyncClie
         datetime.now(UTC),
     )
     catalogue = Catalogue("baseModels/tiny", world.base_digest, [version, blocked])
-    app = build_app(Reception(running.engine, running.tokenizer, 1024, lambda: catalogue), verify, 60)
+    app = build_app(
+        Reception(running.engine, running.tokenizer, 1024, lambda: catalogue, lambda: None), verify, 60
+    )
     headers = {"authorization": "Bearer user"}
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://door", headers=headers

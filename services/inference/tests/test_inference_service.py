@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,7 +15,7 @@ from openledger.inference.v1 import inference_pb2 as pb
 from openledger.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from openledger.trainer.v1 import events_pb2, trainer_pb2
 
-from inference.process import assemble
+from inference.process import assemble, build
 from inference.settings import InferenceSettings
 from servicekit.client import sync_channel
 from servicekit.errors import (
@@ -23,12 +24,14 @@ from servicekit.errors import (
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    StartupError,
     from_rpc_error,
 )
 from servicekit.events import Event, new_event, to_record
 from servicekit.server import Service
 from servicekit.testing import running, token
 from servicekit.topics import MODEL_VERSION_V1
+from servicekit.wal import Wal
 
 PROMOTED = trainer_pb2.MODEL_VERSION_STATE_PROMOTED
 BLOCKED = trainer_pb2.MODEL_VERSION_STATE_BLOCKED
@@ -205,6 +208,14 @@ def test_who_may_not_ask_is_told_so(served: Running) -> None:
     auditor = served.stub_for(token(served.service, ["auditor"], "eve"))
     assert isinstance(refusal(auditor.Generate(request)), PermissionDenied)
     assert refusal(served.stub_for(None).Generate(request)).code is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_write_ahead_log_in_use_is_told_at_start(tmp_path: Path) -> None:
+    settings = InferenceSettings(state_dir=tmp_path, auth_mode="development", base_model="tiny")
+    first = Wal(settings.wal_folder)
+    with pytest.raises(StartupError, match="write-ahead log"):
+        build(settings)
+    first.close()
 
 
 def test_pages_of_served_models_join_to_all(served: Running, world: Any) -> None:
