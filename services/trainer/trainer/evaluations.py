@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from openledger.trainer.v1 import trainer_pb2 as pb
 from sqlalchemy import Engine
@@ -17,9 +17,11 @@ from servicekit.errors import InvalidArgument, NotFound
 from servicekit.objects import ObjectStore
 from trainer.assessment import Intent
 from trainer.entities import Evaluation, JobKind
-from trainer.evaluation.job import SuiteOrder, UnknownSuite, default_orders, order
 from trainer.evaluation.message import report_message
 from trainer.store import evaluations, jobs, requests, versions
+
+if TYPE_CHECKING:
+    from trainer.evaluation.job import SuiteOrder
 
 _METHOD = "EvaluateModelVersion"
 
@@ -85,6 +87,9 @@ def _orders(
     suites: Sequence[pb.EvaluateModelVersionRequest.SuiteRequest], intent: Intent
 ) -> tuple[SuiteOrder, ...]:
     """The suites asked for, or all at their defaults; margins are those of the run's intent."""
+    # Imported at the first evaluation: it brings statistics libraries that a start should not wait for.
+    from trainer.evaluation.job import UnknownSuite, default_orders, order
+
     margins = dict(intent.keep)
     wanted = [(suite.suite, suite.items) for suite in suites] or [(o.name, o.items) for o in default_orders()]
     try:

@@ -141,17 +141,14 @@ class Promotion:
             f"the gate of {version.name} {'failed' if failed else 'is inconclusive'}: "
             + "; ".join(blocking_findings(report)),
             subject=str(version.name),
-            report_digest=version.report_digest,
-            verdict=version.verdict,
             suite=worst["name"],
-            metric=worst["metric"],
-            base=f"{statistics['base']['value']:.4f}",
-            tuned=f"{statistics['tuned']['value']:.4f}",
             drop=f"{-statistics['gain']['value']:.4f}",
             drop_lower=f"{-interval['upper']:.4f}",
             drop_upper=f"{-interval['lower']:.4f}",
             margin=f"{worst['margin']:g}",
             items=str(statistics["n"]),
+            verdict=version.verdict,
+            report_digest=version.report_digest,
         )
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy.orm import Session
 
 from identity.digest import digest_json
 from trainer import events
 from trainer.entities import Run, Version, VersionState
-from trainer.evaluation.job import EvaluationJob, EvaluationResult, SuiteOrder
-from trainer.jobs.files import JOB_FILE, TrainingJob, TrainingResult, write_json
+from trainer.jobs.files import JOB_FILE, RESULT_FILE, TrainingJob, TrainingResult, write_json
 from trainer.store import evaluations, runs, versions
+
+if TYPE_CHECKING:
+    from trainer.evaluation.job import EvaluationResult
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class TrainingWork:
 
     def has_result(self, folder: Path) -> bool:
         """See Work."""
-        return TrainingResult.read(folder) is not None
+        return (folder / RESULT_FILE).is_file()
 
     def finish(self, session: Session, id_: str, folder: Path) -> None:
         """See Work."""
@@ -94,7 +96,11 @@ class TrainingWork:
 
 
 class EvaluationWork:
-    """Evaluations: a result becomes the newest report of its version, and moves the version."""
+    """Evaluations: a result becomes the newest report of its version, and moves the version.
+
+    The job's types are imported at the first evaluation: they bring statistics libraries that the service's start
+    should not wait for.
+    """
 
     module = "trainer.jobs.evaluate"
 
@@ -103,6 +109,8 @@ class EvaluationWork:
 
     def prepare(self, session: Session, id_: str, folder: Path) -> None:
         """See Work."""
+        from trainer.evaluation.job import EvaluationJob, SuiteOrder
+
         evaluation = evaluations.get(session, id_)
         assert evaluation is not None
         version = versions.get(session, evaluation.version)
@@ -119,10 +127,12 @@ class EvaluationWork:
 
     def has_result(self, folder: Path) -> bool:
         """See Work."""
-        return EvaluationResult.read(folder) is not None
+        return (folder / RESULT_FILE).is_file()
 
     def finish(self, session: Session, id_: str, folder: Path) -> None:
         """See Work."""
+        from trainer.evaluation.job import EvaluationResult
+
         evaluation, result = evaluations.get(session, id_), EvaluationResult.read(folder)
         assert evaluation is not None
         assert result is not None

@@ -1,0 +1,118 @@
+"""Jobs follow their states whatever dies, and when."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from openledger.trainer.v1 import trainer_pb2 as pb
+
+from servicekit.testing import running
+from trainer.__main__ import build
+from trainer.jobs.failure import write_failure
+from trainer.jobs.files import JOB_FILE, RESULT_FILE, TrainingResult, write_json
+from trainer.jobs.runner import JobStatus
+from trainer.reconciler import MAX_ATTEMPTS
+
+
+def state(trainer: Any, run: pb.TrainingRun) -> pb.TrainingRun:
+    return trainer.stub().GetTrainingRun(pb.GetTrainingRunRequest(name=run.name))
+
+
+def end(trainer: Any, run: pb.TrainingRun) -> pb.TrainingRun:
+    """The run when it is over."""
+    return list(trainer.stub().WatchTrainingRun(pb.WatchTrainingRunRequest(name=run.name)))[-1].run
+
+
+def leave_result(trainer: Any, run: pb.TrainingRun) -> None:
+    put = trainer.service.objects.put_bytes
+    result = TrainingResult(put(b"a"), put(b"m"), "cpu/float32", {}, {"tokens": 1.0, "train_s": 1.0})
+    write_json(trainer.folder(run.name) / RESULT_FILE, result)
+
+
+def test_a_job_is_told_everything_before_it_is_handed_over(trainer: Any) -> None:
+    trainer.seal()
+    run = trainer.create()
+    id_ = trainer.at_ray(run.name)
+    job = json.loads((trainer.folder(run.name) / JOB_FILE).read_bytes())
+    assert (job["run"], job["spec"]["steps"], job["snapshots"][0]["prompt"]) == (
+        id_,
+        40,
+        "Report: {text}\nTactic:",
+    )
+    assert trainer.runner.commands[id_][1:3] == ["-m", "trainer.jobs.train"]
+
+
+def test_one_job_at_a_time_the_others_wait_in_order(trainer: Any) -> None:
+    trainer.seal()
+    first, second = trainer.create(), trainer.create()
+    id_ = trainer.at_ray(first.name)
+    assert trainer.runner.submissions == [id_]
+    assert state(trainer, second).state == pb.RUN_STATE_QUEUED
+    leave_result(trainer, first)
+    trainer.runner.jobs[id_] = JobStatus.SUCCEEDED
+    trainer.at_ray(second.name)
+
+
+def test_a_job_that_failed_by_itself_fails_its_run_with_the_reason(trainer: Any) -> None:
+    trainer.seal()
+    run = trainer.create()
+    id_ = trainer.at_ray(run.name)
+    write_failure(trainer.folder(run.name), "NothingToTrainOn: no record")
+    trainer.runner.jobs[id_] = JobStatus.FAILED
+    ended = end(trainer, run)
+    assert (ended.state, ended.error) == (pb.RUN_STATE_FAILED, "NothingToTrainOn: no record")
+
+
+def test_a_job_that_ray_forgot_is_handed_over_again(trainer: Any) -> None:
+    trainer.seal()
+    run = trainer.create()
+    id_ = trainer.at_ray(run.name)
+    trainer.runner.jobs.clear()  # Ray was restarted
+    trainer.at_ray(run.name)
+    assert trainer.runner.submissions == [id_, id_]
+
+
+def test_a_job_that_is_always_lost_fails_in_the_end(trainer: Any, wait: Any) -> None:
+    trainer.seal()
+    run = trainer.create()
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        wait(lambda attempt=attempt: len(trainer.runner.submissions) == attempt)
+        trainer.runner.jobs[trainer.at_ray(run.name)] = JobStatus.FAILED
+    assert end(trainer, run).state == pb.RUN_STATE_FAILED
+    assert len(trainer.runner.submissions) == MAX_ATTEMPTS
+
+
+def test_while_ray_is_away_runs_wait_and_go_on_after(trainer: Any) -> None:
+    trainer.runner.away = True
+    trainer.seal()
+    run = trainer.create()
+    assert state(trainer, run).state == pb.RUN_STATE_QUEUED
+    trainer.runner.away = False
+    trainer.at_ray(run.name)
+
+
+def test_a_cancelled_run_is_stopped_at_ray_and_stays_cancelled(trainer: Any, wait: Any) -> None:
+    trainer.seal()
+    run = trainer.create()
+    id_ = trainer.at_ray(run.name)
+    cancelled = trainer.stub().CancelTrainingRun(pb.CancelTrainingRunRequest(name=run.name))
+    assert cancelled.state == pb.RUN_STATE_CANCELLED
+    wait(lambda: trainer.runner.jobs[id_] is JobStatus.STOPPED)
+    leave_result(trainer, run)
+    assert end(trainer, run).state == pb.RUN_STATE_CANCELLED
+    again = trainer.stub().CancelTrainingRun(pb.CancelTrainingRunRequest(name=run.name))
+    assert again.end_time == cancelled.end_time
+
+
+def test_a_result_left_while_the_trainer_was_dead_is_taken_over(trainer: Any) -> None:
+    trainer.seal()
+    run = trainer.create()
+    id_ = trainer.at_ray(run.name)
+    trainer.service.stop()
+    leave_result(trainer, run)
+    trainer.runner.jobs[id_] = JobStatus.SUCCEEDED
+    with running(build(trainer.settings, trainer.runner)) as service:
+        trainer.service = service
+        assert end(trainer, run).model_version == "models/threat-intel/versions/1"
+    assert trainer.runner.submissions == [id_]
