@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -32,7 +32,7 @@ class GradientSource(Protocol):
 class ScoringParameters:
     """What is recorded of how an answer was scored."""
 
-    shares: ShareParameters = ShareParameters()
+    shares: ShareParameters = field(default_factory=ShareParameters)
     span_min_words: int = 4
     span_max_records: int = 10
     top_records: int = 3

@@ -40,7 +40,8 @@ class ModelVersionRow(Base):
     __tablename__ = "model_versions"
 
     name: Mapped[str] = mapped_column(String(160), primary_key=True)
-    version_digest: Mapped[str] = mapped_column(String(71), unique=True)
+    version_digest: Mapped[str] = mapped_column(String(71), index=True)
+    """Two versions trained alike, byte for byte, have one digest."""
     base_digest: Mapped[str] = mapped_column(String(71))
     adapter_digest: Mapped[str] = mapped_column(String(71))
     training_manifest_digest: Mapped[str] = mapped_column(String(71))
@@ -49,12 +50,13 @@ class ModelVersionRow(Base):
 
 
 class IndexRow(Base):
-    """An index that is wanted, being built, or ready. One for each model version."""
+    """An index that is wanted, being built, or ready. One for each version digest."""
 
     __tablename__ = "indexes"
 
-    model_version: Mapped[str] = mapped_column(ForeignKey("model_versions.name"), primary_key=True)
-    version_digest: Mapped[str] = mapped_column(String(71), unique=True)
+    version_digest: Mapped[str] = mapped_column(String(71), primary_key=True)
+    model_version: Mapped[str] = mapped_column(ForeignKey("model_versions.name"), unique=True)
+    """The first version by which it was asked for."""
     digest: Mapped[str] = mapped_column(String(71), default="")
     """Of the index; "" until it is ready."""
     wanted: Mapped[datetime] = mapped_column(UtcDateTime())
@@ -136,12 +138,12 @@ class Finished:
 
 def next_answer(session: Session, now: datetime) -> tuple[AnswerRow, str] | None:
     """The oldest pending answer that can be scored now, and its index's digest ("" for a base model's)."""
-    return cast("tuple[AnswerRow, str] | None", session.execute(
+    return session.execute(
         select(AnswerRow, func.coalesce(IndexRow.digest, ""))
         .outerjoin(IndexRow, AnswerRow.version_digest == IndexRow.version_digest)
         .where(AnswerRow.pending, AnswerRow.not_before <= now,
                (AnswerRow.version_digest == "") | (func.coalesce(IndexRow.digest, "") != ""))
-        .order_by(AnswerRow.id).limit(1)).tuples().first())
+        .order_by(AnswerRow.id).limit(1)).tuples().first()
 
 
 def finish(session: Session, answer_id: str, finished: Finished) -> bool:
@@ -156,23 +158,23 @@ def finish(session: Session, answer_id: str, finished: Finished) -> bool:
 
 def next_index(session: Session, now: datetime) -> tuple[IndexRow, ModelVersionRow] | None:
     """The index that has waited longest, and its version."""
-    return cast("tuple[IndexRow, ModelVersionRow] | None", session.execute(
+    return session.execute(
         select(IndexRow, ModelVersionRow).join(ModelVersionRow, IndexRow.model_version == ModelVersionRow.name)
         .where(IndexRow.digest == "", IndexRow.not_before <= now)
-        .order_by(IndexRow.wanted, IndexRow.model_version).limit(1)).tuples().first())
+        .order_by(IndexRow.wanted, IndexRow.model_version).limit(1)).tuples().first()
 
 
 def versions_without_index(session: Session) -> Sequence[ModelVersionRow]:
     """Known versions that pending answers wait for and nobody has asked an index of."""
     waiting = select(AnswerRow.version_digest).where(AnswerRow.pending).distinct()
     return session.scalars(
-        select(ModelVersionRow).outerjoin(IndexRow, IndexRow.model_version == ModelVersionRow.name)
-        .where(IndexRow.model_version.is_(None), ModelVersionRow.version_digest.in_(waiting))).all()
+        select(ModelVersionRow).outerjoin(IndexRow, IndexRow.version_digest == ModelVersionRow.version_digest)
+        .where(IndexRow.version_digest.is_(None), ModelVersionRow.version_digest.in_(waiting))).all()
 
 
 def want_index(session: Session, version: ModelVersionRow, now: datetime) -> None:
     """Asks for a version's index, once."""
-    if session.get(IndexRow, version.name) is None:
+    if session.get(IndexRow, version.version_digest) is None:
         session.add(IndexRow(model_version=version.name, version_digest=version.version_digest, wanted=now,
                              not_before=now))
 
