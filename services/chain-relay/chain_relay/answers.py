@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from openledger.attribution.v1 import attribution_pb2
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from chain_relay.fee import Rates, fee_of
 from chain_relay.settings import checked_address
-from chain_relay.split import CONTRIBUTOR, TREASURY, Accounts, Answer, ShareOf, SplitBps, split_fee
+from chain_relay.split import Accounts, Answer, Payout, ShareOf, SplitBps, split_fee
 from chain_relay.tables import Earning, JournalEntry, ScoredAnswer
 from identity.digest import InvalidDigest, digest_to_bytes, sha256_bytes
 from identity.names import InferenceName, InvalidName
@@ -62,23 +62,33 @@ def record_answer(session: Session, scored: attribution_pb2.AttributionScored, t
         )
     )
     session.flush()
-    for line, payout in enumerate(payouts):
-        session.add(
-            JournalEntry(
-                inference=attribution.inference,
-                line=line,
-                kind=payout.kind,
-                beneficiary=payout.beneficiary,
-                address=payout.address,
-                amount=payout.amount,
-            )
+    if payouts:
+        session.execute(
+            insert(JournalEntry),
+            [
+                {"inference": attribution.inference, "line": line, **asdict(payout)}
+                for line, payout in enumerate(payouts)
+            ],
         )
-    session.flush()
-    for share in answer.shares:
-        release_held(session, CONTRIBUTOR, share.contributor, share.address)
-    for datanet, address in answer.treasuries.items():
-        release_held(session, TREASURY, datanet, address)
+    _release_named(session, payouts)
     return True
+
+
+def _release_named(session: Session, payouts: list[Payout]) -> None:
+    """Releases what was held for those whom this answer gives an address; almost always there is nothing."""
+    named = {(payout.kind, payout.beneficiary): payout.address for payout in payouts if payout.address}
+    held = (
+        select(JournalEntry.kind, JournalEntry.beneficiary)
+        .where(
+            JournalEntry.kind.in_({kind for kind, _ in named}),
+            JournalEntry.beneficiary.in_({beneficiary for _, beneficiary in named}),
+            JournalEntry.address == "",
+        )
+        .distinct()
+    )
+    for kind, beneficiary in session.execute(held).all():
+        if (kind, beneficiary) in named:
+            release_held(session, kind, beneficiary, named[kind, beneficiary])
 
 
 def release_held(session: Session, kind: str, beneficiary: str, address: str) -> None:
