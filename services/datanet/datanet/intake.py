@@ -83,6 +83,5 @@ class Inlet:
         if decision.added or decision.replaced:
             counts = (RecordState.ACCEPTED, RecordState.PENDING, RecordState.REJECTED)
             store.contributors.count(session, self._name, *map(decision.change, counts))
-        for record in decision.added:
-            events.contribution_recorded(session, record)
+        events.contributions_recorded(session, decision.added)
         return decision

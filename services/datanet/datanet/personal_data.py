@@ -74,7 +74,8 @@ _WORDS = {
 }
 
 # What must stand in a text before a recogniser can find anything: looking is far cheaper than recognising.
-_SEVEN_DIGITS = re.compile(r"(?:\d\D*){7}", re.ASCII)
+# Seven digits, with the signs between them that numbers are written with.
+_SEVEN_DIGITS = re.compile(r"(?:\d\W{0,5}){7}")
 _NEEDS: Mapping[str, re.Pattern[str]] = {
     "EMAIL_ADDRESS": re.compile("@"),
     "PHONE_NUMBER": _SEVEN_DIGITS,

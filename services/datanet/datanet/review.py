@@ -117,5 +117,5 @@ def _change(session: Session, before: StoredRecord, after: StoredRecord) -> Stor
     counted = (RecordState.ACCEPTED, RecordState.PENDING, RecordState.REJECTED)
     deltas = [(after.state is state) - (before.state is state) for state in counted]
     store.contributors.count(session, ContributorName.parse(after.contributor), *deltas)
-    events.contribution_recorded(session, after)
+    events.contributions_recorded(session, [after])
     return after

