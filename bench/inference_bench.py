@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import queue
-import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ PROMPT = (
 )
 TARGETS = {"q,v": ["q_proj", "v_proj"], "all-linear": list(adapter.ALL_LINEAR)}
 ADAPTERS = 4
+CLOCKS = ("wall", "cpu")
 
 
 class Ends:
@@ -163,15 +165,24 @@ class Bench:
         return adapter.publish(folder / f"peft-{seed}", self._base.digest, store)
 
 
-def measure(cases: dict[str, Callable[[], Any]], tokens: int, repeats: int) -> dict[str, list[float]]:
-    """Tokens a second of each case and repeat; a first, unmeasured round warms caches and loads adapters."""
-    speeds: dict[str, list[float]] = {name: [] for name in cases}
+@dataclass
+class Speeds:
+    """Tokens a second of one case, for each repeat."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+def measure(cases: dict[str, Callable[[], Any]], tokens: int, repeats: int) -> dict[str, Speeds]:
+    """Speeds of each case; a first, unmeasured round warms caches and loads adapters."""
+    speeds = {name: Speeds() for name in cases}
     for repeat in range(repeats + 1):
         for name, run in cases.items():
-            started = time.perf_counter()
+            wall, cpu = time.perf_counter(), time.process_time()
             run()
             if repeat:
-                speeds[name].append(tokens / (time.perf_counter() - started))
+                speeds[name].wall.append(tokens / (time.perf_counter() - wall))
+                speeds[name].cpu.append(tokens / (time.process_time() - cpu))
     return speeds
 
 
@@ -211,29 +222,34 @@ def main() -> None:
             )
             for batch in batches:
                 ours, theirs = speeds[f"engine, {batch}"], speeds[f"peer, {batch}"]
-                ratio = statistics.median(ours) / statistics.median(theirs)
+                ratios = {
+                    clock: median(getattr(ours, clock)) / median(getattr(theirs, clock)) for clock in CLOCKS
+                }
                 print(
-                    f"  {batch:22} engine {_shown(ours)}  peer {_shown(theirs)}  ratio {ratio:.2f}"
+                    f"  {batch:20} engine {_shown(ours)}  peer {_shown(theirs)}"
+                    f"  ratio {ratios['wall']:.2f} wall, {ratios['cpu']:.2f} CPU"
                     f"  same answers {same[batch]}/{options.rows}"
                 )
                 results.append(
                     {
                         "targets": label,
                         "batch": batch,
-                        "engine_tokens_per_s": ours,
-                        "peer_tokens_per_s": theirs,
-                        "ratio_of_medians": ratio,
+                        "engine": asdict(ours),
+                        "peer": asdict(theirs),
+                        "ratios_of_medians": ratios,
                         "same_answers": same[batch],
                         "rows": options.rows,
-                        "dtype": bench.compute.dtype,
+                        "tokens": options.tokens,
+                        "compute": bench.compute.to_json(),
                     }
                 )
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def _shown(speeds: list[float]) -> str:
-    return f"{statistics.median(speeds):6.1f} ({min(speeds):.1f}-{max(speeds):.1f}) tok/s"
+def _shown(speeds: Speeds) -> str:
+    low, high = min(speeds.wall), max(speeds.wall)
+    return f"{median(speeds.wall):6.1f} ({low:.1f}-{high:.1f}) tok/s, {median(speeds.cpu):6.1f} tok/CPU s"
 
 
 if __name__ == "__main__":

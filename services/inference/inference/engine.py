@@ -13,20 +13,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from inference import metrics
+from inference.adapters import Adapters, Fetch
 from inference.answer import Finish, Listener, Question, Record
 from inference.catalogue import Served
 from inference.decoder import Decoder
-from inference.residency import Residency
 from inference.row import Row
 from inference.sampling import choose
-from modelkit.adapter import Adapter, InvalidAdapter
+from modelkit.adapter import InvalidAdapter
 from servicekit.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -41,9 +40,6 @@ log = logging.getLogger(__name__)
 _IDLE_S = 0.2
 """How late a waiting question's deadline may be noticed while nothing runs; arrivals wake the thread at once.
 """
-
-_FETCHERS = 4
-"""Adapters fetched at once: one that comes slowly must not hold up the others."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +70,7 @@ class Ticket:
 class Engine:
     """Answers questions by one base model and its adapters.
 
-    `fetch` reads an adapter by digest (slow, called on a thread of its own); `record` makes a finished answer
-    durable; `end_tokens` end an answer.
+    `fetch` reads an adapter by digest; `record` records a finished answer; `end_tokens` end an answer.
     """
 
     def __init__(
@@ -85,27 +80,21 @@ class Engine:
         end_tokens: Collection[int],
         slots: int,
         limits: Limits,
-        fetch: Callable[[str], Adapter],
+        fetch: Fetch,
         record: Record,
     ) -> None:
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._end_tokens = frozenset(end_tokens)
         self._limits = limits
-        self._fetch = fetch
         self._record = record
-        self._residency = Residency(slots)
         self._rows: list[Row] = []
         self._changed = threading.Condition()
         # Shared with other threads, under `_changed`:
         self._waiting: deque[Row] = deque()
-        self._fetched: deque[tuple[str, Future[Adapter]]] = deque()
-        self._preloads: deque[str] = deque()
         self._dirty = False
         self._stopping = False
-        # Adapters on their way; a fetched one that found no slot stays here:
-        self._fetching: set[str] = set()
-        self._ready: dict[str, Adapter] = {}
+        self._adapters = Adapters(decoder, slots, fetch, self._wake)
         self._answer_s = 1.0
 
     def submit(self, question: Question, listener: Listener) -> Ticket:
@@ -131,9 +120,7 @@ class Engine:
         once.
         """
         if served.adapter_digest:
-            with self._changed:
-                self._preloads.append(served.adapter_digest)
-                self._notify()
+            self._adapters.preload(served.adapter_digest)
 
     @property
     def idle(self) -> bool:
@@ -145,20 +132,18 @@ class Engine:
         """The thread's life. When `stop` is set, running answers end as cancelled and waiting ones are
         refused.
         """
-        fetcher = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="adapter-fetch")
         while not stop.is_set():
             try:
-                self._turn(fetcher)
+                self._turn()
             except Exception:
                 log.exception("a step of the batch failed; its answers are given up")
                 self._give_up()
         self._close()
-        fetcher.shutdown(wait=False, cancel_futures=True)
 
-    def _turn(self, fetcher: ThreadPoolExecutor) -> None:
-        self._take_adapters(fetcher)
+    def _turn(self) -> None:
+        self._take_adapters()
         self._drop_ended()
-        self._admit(self._choose_waiting(fetcher))
+        self._admit(self._choose_waiting())
         self._drop_ended()  # a newcomer's first token may be its last
         if self._rows:
             self._step()
@@ -168,12 +153,22 @@ class Engine:
                 self._changed.wait(_IDLE_S)
             self._dirty = False
 
-    # ---- waiting questions ---------------------------------------------------------------------------------
+    def _take_adapters(self) -> None:
+        """Fails those who wait for an adapter that cannot be had."""
+        with self._changed:
+            waiting = list(self._waiting)
+        failures = self._adapters.take({row.question.served.adapter_digest for row in waiting})
+        for digest, error in failures.items():
+            log.warning("adapter %s cannot be loaded: %s", digest, error)
+            for row in waiting:
+                if row.question.served.adapter_digest == digest:
+                    row.fail(_adapter_error(row.question.served.name, digest, error))
 
-    def _choose_waiting(self, fetcher: ThreadPoolExecutor) -> list[Row]:
+    def _choose_waiting(self) -> list[Row]:
         """Takes the questions to admit now off the queue, oldest first."""
         with self._changed:
             waiting = list(self._waiting)
+        residency = self._adapters.residency
         chosen: list[Row] = []
         longest, blocked = 0, False
         for row in waiting:
@@ -182,16 +177,16 @@ class Engine:
             if row.failed or blocked or len(self._rows) + len(chosen) >= self._limits.max_rows:
                 continue
             digest = row.question.served.adapter_digest
-            if self._residency.slot_of(digest) is None:
-                # One that only lacks a slot is not overtaken, or busy adapters would keep it out for ever.
-                blocked = not self._demand(digest, fetcher)
-                if self._residency.slot_of(digest) is None:
-                    continue
+            # One that only lacks a slot is not overtaken, or busy adapters would keep it out for ever.
+            blocked = not self._adapters.demand(digest)
+            slot = residency.slot_of(digest)
+            if slot is None:
+                continue
             longest = max(longest, len(row.question.prompt_tokens))
             if chosen and longest * (len(chosen) + 1) > self._limits.max_prefill_tokens:
                 break
-            self._residency.pin(digest)
-            row.slot = self._residency.slot_of(digest) or 0
+            residency.pin(digest)
+            row.slot = slot
             chosen.append(row)
         taken = set(map(id, chosen))
         with self._changed:
@@ -208,68 +203,6 @@ class Engine:
         logits = self._decoder.admit([row.question.prompt_tokens for row in rows], [row.slot for row in rows])
         metrics.prefill(sum(len(row.question.prompt_tokens) for row in rows), time.monotonic() - started)
         self._accept(self._rows[first:], logits)
-
-    # ---- adapters ------------------------------------------------------------------------------------------
-
-    def _demand(self, digest: str, fetcher: ThreadPoolExecutor) -> bool:
-        """Gets an adapter resident, now or later. False when it is at hand but every slot is pinned."""
-        if digest in self._ready:
-            return self._install(digest, evict=True)
-        if digest not in self._fetching:
-            self._fetching.add(digest)
-            fetcher.submit(self._fetch, digest).add_done_callback(lambda done: self._arrived(digest, done))
-        return True
-
-    def _arrived(self, digest: str, done: Future[Adapter]) -> None:
-        with self._changed:
-            self._fetched.append((digest, done))
-            self._notify()
-
-    def _take_adapters(self, fetcher: ThreadPoolExecutor) -> None:
-        with self._changed:
-            fetched, preloads = list(self._fetched), list(self._preloads)
-            self._fetched.clear()
-            self._preloads.clear()
-        for digest, done in fetched:
-            self._fetching.discard(digest)
-            if (error := done.exception()) is not None:
-                self._refuse(digest, error)
-                continue
-            self._ready[digest] = done.result()
-            self._install(digest, evict=False)
-        for digest in preloads:
-            if self._residency.slot_of(digest) is None:
-                self._demand(digest, fetcher)
-        self._forget_unwanted()
-
-    def _install(self, digest: str, evict: bool) -> bool:
-        slot = self._residency.place(digest, evict)
-        if slot is None:
-            return False
-        try:
-            self._decoder.load(slot, self._ready.pop(digest))
-        except InvalidAdapter as error:
-            self._residency.remove(digest)
-            self._refuse(digest, error)
-        metrics.adapters_loaded(len(self._residency))
-        return True
-
-    def _refuse(self, digest: str, error: BaseException) -> None:
-        """Fails everyone who waits for an adapter that cannot be had. The next question tries again."""
-        with self._changed:
-            rows = [row for row in self._waiting if row.question.served.adapter_digest == digest]
-        log.warning("adapter %s cannot be loaded: %s", digest, error)
-        for row in rows:
-            row.fail(_adapter_error(row.question.served.name, digest, error))
-
-    def _forget_unwanted(self) -> None:
-        """Frees fetched adapters that found no slot and nobody waits for."""
-        if self._ready:
-            with self._changed:
-                wanted = {row.question.served.adapter_digest for row in self._waiting}
-            self._ready = {digest: adapter for digest, adapter in self._ready.items() if digest in wanted}
-
-    # ---- the batch -----------------------------------------------------------------------------------------
 
     def _step(self) -> None:
         started = time.monotonic()
@@ -295,7 +228,7 @@ class Engine:
                 self._end(row)
 
     def _end(self, row: Row) -> None:
-        self._residency.unpin(row.question.served.adapter_digest)
+        self._adapters.residency.unpin(row.question.served.adapter_digest)
         answer = row.answer()
         self._answer_s += 0.1 * (answer.duration_s - self._answer_s)
         metrics.answered(answer)
@@ -311,7 +244,7 @@ class Engine:
                 row.finish = row.finish or Finish.CANCELLED
                 self._end(row)
             else:
-                self._residency.unpin(row.question.served.adapter_digest)
+                self._adapters.residency.unpin(row.question.served.adapter_digest)
 
     def _close(self) -> None:
         with self._changed:
@@ -322,6 +255,7 @@ class Engine:
         for row in self._rows:
             row.cancelled = True
         self._drop_ended()
+        self._adapters.close()
 
     def _wake(self) -> None:
         with self._changed:
