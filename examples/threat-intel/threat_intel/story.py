@@ -38,7 +38,7 @@ def tell(telling: Telling) -> None:
         if telling.journal.finished(name):
             telling.console.print(f"[bold]{number}. {title}[/bold] [dim](told before)[/dim]")
             continue
-        telling.console.print(f"\n[bold]{number}. {title}[/bold]")
+        telling.console.print(f"\n[bold]{number}. {title}[/bold]", soft_wrap=True)
         begun = time.monotonic()
         outcome = _told(telling, run)
         wall_s = round(time.monotonic() - begun, 1)

@@ -63,7 +63,7 @@ class Telling:
 
     def say(self, text: str) -> None:
         """A line of the story."""
-        self.console.print(f"  {text}")
+        self.console.print(f"  {text}", soft_wrap=True)
 
     @contextmanager
     def bar(self, title: str, total: int | None) -> Iterator[Bar]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import grpc
 from openledger.trainer.v1 import trainer_pb2 as pb
+from openledger.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
 
-from servicekit.errors import FailedPrecondition
+from servicekit.errors import FailedPrecondition, from_rpc_error
 from threat_intel.people import BUILDER
 from threat_intel.telling import MODEL, Outcome, Telling
 
@@ -47,8 +49,8 @@ def run(telling: Telling) -> Outcome:
     base = f"baseModels/{telling.scale.base_model}"
     trainer = telling.as_(BUILDER).trainer
     for way in ways(telling):
-        assessment = trainer.AssessTrainingSpec(
-            pb.AssessTrainingSpecRequest(base_model=base, snapshots=snapshots, spec=way.spec), timeout=60
+        assessment = _assess(
+            trainer, pb.AssessTrainingSpecRequest(base_model=base, snapshots=snapshots, spec=way.spec)
         )
         telling.say(
             f"[bold]{way.name}[/bold]: learning rate {assessment.effective.learning_rate:g}, "
@@ -93,6 +95,18 @@ def run(telling: Telling) -> Outcome:
             f"{finished.model_version}: loss {last.loss:.3f}, {last.tokens_per_s:,.0f} tokens/s, {wall_s:.0f} s"
         )
     return outcome
+
+
+def _assess(trainer: TrainerServiceStub, request: pb.AssessTrainingSpecRequest) -> pb.TrainingAssessment:
+    """Assesses a spec; waits up to a minute for the sealed snapshot's event to reach the trainer."""
+    for left in reversed(range(120)):
+        try:
+            return trainer.AssessTrainingSpec(request, timeout=60)
+        except grpc.RpcError as error:
+            if not isinstance(from_rpc_error(error), FailedPrecondition) or not left:
+                raise
+        time.sleep(0.5)  # a poll of a public door: a client has no other way to know
+    raise AssertionError("unreachable: the last try returns or raises")
 
 
 def _watch(
