@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -353,6 +355,34 @@ class TestRebalance:
         started = time.monotonic()
         join(second, 1)
         assert time.monotonic() - started < 10  # far from the lease
+
+    @pytest.mark.server
+    def test_a_killed_members_partitions_are_taken_over_and_what_it_left_comes_again(
+        self, log: EventLog, log_url: str, topic: str, producer_send: Send
+    ) -> None:
+        producer_send(records(topic, *"abc"))
+        program = (
+            "import sys\n"
+            "from servicekit.eventlog import open_event_log\n"
+            "url, topic, session_s = sys.argv[1:]\n"
+            "consumer = open_event_log(url).consumer('g', [topic], session_timeout_s=float(session_s))\n"
+            "found = []\n"
+            "while len(found) < 3:\n"
+            "    found += consumer.poll(1)\n"
+            "consumer.commit({found[0].topic_partition: found[0].offset + 1})\n"
+            "print('committed one', flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        member = subprocess.Popen(
+            [sys.executable, "-c", program, log_url, topic, str(_SESSION_S)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert member.stdout is not None
+        assert member.stdout.readline() == "committed one\n"
+        member.kill()
+        member.wait()
+        successor = log.consumer("g", [topic], session_timeout_s=_SESSION_S)
+        assert values(read(successor, 2)) == ["b", "c"]
 
     def test_a_late_commit_for_a_lost_partition_is_fenced(
         self, log: EventLog, new_topic: NewTopic, producer_send: Send

@@ -169,7 +169,7 @@ def numbers(db: Engine, query: str) -> list[int]:
 def in_log(log: EmbeddedEventLog) -> list[tuple[str, str, int]]:
     """(ce_id, key, number) of everything in the event log, in order within each partition."""
     consumer = log.consumer("reader", [TOPIC.name])
-    found = []
+    found: list[tuple[str, str, int]] = []
     while sum(log.end_offsets(TOPIC.name).values()) > len(found):
         for record in consumer.poll(5):
             event: Event[StringValue] = from_record(record)

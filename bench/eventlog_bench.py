@@ -1,0 +1,225 @@
+"""Events per second through the event log, embedded and on Kafka, beside kafka-python used directly, in one run.
+
+    python bench/eventlog_bench.py [--events 20000] [--json FILE]
+
+Each line is one process on this machine, the Kafka broker beside it on the same cores. "produce" counts what is
+durable (embedded: fsynced; Kafka: acks=all) in calls of 500 records; "one at a time" waits for each record; "there and
+back" is from the call of send to the record in the hands of a consumer that was waiting for it. kafka-python directly
+is what it does best: idempotent producer with 64 KB batches and 5 ms linger, one flush at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer
+
+from servicekit.eventlog import EventLog, OutRecord, Topic, open_event_log
+
+_ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(_ROOT / "tests" / "kafka"))
+from kafka_broker import KafkaBroker  # noqa: E402
+
+_CALL = 500
+_SINGLES = 300
+_PARTITIONS = 6
+_SIZES = (200, 3000)
+
+Figures = dict[str, float]
+
+
+def records(topic: str, count: int, size: int) -> list[OutRecord]:
+    """Records like events: random bytes, the headers of a CloudEvent, many keys."""
+    headers = (
+        ("ce_id", b"01KCB3Q6Z4S0V6XG1V2C3D4E5F"),
+        ("ce_type", b"openledger.inference.v1.InferenceCompleted"),
+        ("ce_source", b"openledger/inference"),
+        ("ce_time", b"2026-01-31T09:30:00.000000Z"),
+        ("ce_specversion", b"1.0"),
+    )
+    return [OutRecord(topic, b"key%d" % (i % 997), os.urandom(size), headers) for i in range(count)]
+
+
+def through_our_log(log: EventLog, name: str, events: int, size: int) -> Figures:
+    """Figures of one implementation."""
+    topic = f"bench.{name}{size}.v1"
+    log.ensure_topics([Topic(topic, _PARTITIONS)])
+    sent = records(topic, events, size)
+    producer = log.producer()
+    producer.send(sent[:1])
+
+    def produce() -> None:
+        for start in range(0, events, _CALL):
+            producer.send(sent[start : start + _CALL])
+
+    produced_s = timed(produce)
+    consumer = log.consumer("bench", [topic])
+
+    came_early = 0
+
+    def consume() -> None:
+        left = events + 1 - came_early
+        while left > 0:
+            found = consumer.poll(5, max_records=_CALL)
+            left -= len(found)
+            if found:
+                consumer.commit({record.topic_partition: record.offset + 1 for record in found})
+
+    while not consumer.assignment():
+        came_early += len(consumer.poll(0.1, max_records=1))
+    consumed_s = timed(consume)
+    singles = [timed(lambda record=record: producer.send([record])) for record in sent[:_SINGLES]]
+    while consumer.poll(0.5):
+        pass
+    figures = {
+        "produce_per_s": events / produced_s,
+        "consume_per_s": events / consumed_s,
+        "one_at_a_time_p50_ms": statistics.median(singles) * 1000,
+        "there_and_back_p50_ms": there_and_back(
+            lambda record: producer.send([record]), lambda: consumer.poll(5), sent[:_SINGLES]
+        ),
+    }
+    consumer.close()
+    producer.close()
+    return figures
+
+
+def through_kafka_python(address: str, events: int, size: int) -> Figures:
+    """The same by kafka-python alone."""
+    topic = f"bench.raw{size}.v1"
+    log = open_event_log(f"kafka://{address}")
+    log.ensure_topics([Topic(topic, _PARTITIONS)])
+    log.close()
+    sent = records(topic, events, size)
+    producer = KafkaProducer(bootstrap_servers=address, acks="all", linger_ms=5, batch_size=64 * 1024)
+
+    def send(record: OutRecord) -> Any:
+        return producer.send(topic, key=record.key, value=record.value, headers=list(record.headers))
+
+    send(sent[0]).get()
+
+    def produce() -> None:
+        futures = [send(record) for record in sent]
+        producer.flush()
+        for future in futures:
+            future.get()
+
+    produced_s = timed(produce)
+    consumer = KafkaConsumer(
+        topic, bootstrap_servers=address, group_id="bench", enable_auto_commit=False, auto_offset_reset="earliest"
+    )  # fmt: skip
+
+    def poll(timeout_ms: int = 5000, max_records: int = _CALL) -> int:
+        return sum(map(len, consumer.poll(timeout_ms=timeout_ms, max_records=max_records).values()))
+
+    came_early = 0
+
+    def consume() -> None:
+        left = events + 1 - came_early
+        while left > 0:
+            left -= poll()
+            consumer.commit()
+
+    while not consumer.assignment():
+        came_early += poll(timeout_ms=100, max_records=1)
+    consumed_s = timed(consume)
+    singles = [timed(lambda record=record: send(record).get()) for record in sent[:_SINGLES]]
+    while poll(timeout_ms=500):
+        pass
+    figures = {
+        "produce_per_s": events / produced_s,
+        "consume_per_s": events / consumed_s,
+        "one_at_a_time_p50_ms": statistics.median(singles) * 1000,
+        "there_and_back_p50_ms": there_and_back(send, poll, sent[:_SINGLES]),
+    }
+    consumer.close()
+    producer.close()
+    return figures
+
+
+def there_and_back(
+    send: Callable[[OutRecord], object], poll: Callable[[], object], sent: list[OutRecord]
+) -> float:
+    """Median milliseconds from the send to the end of a poll that was waiting, in another thread."""
+    times: list[float] = []
+    for record in sent:
+        waiting = threading.Event()
+        arrived: list[float] = []
+
+        def wait(waiting: threading.Event = waiting, arrived: list[float] = arrived) -> None:
+            waiting.set()
+            poll()
+            arrived.append(time.perf_counter())
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        waiting.wait()
+        started = time.perf_counter()
+        send(record)
+        thread.join()
+        times.append(arrived[0] - started)
+    return statistics.median(times) * 1000
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds it takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    """Measure, print the table, write the figures when asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--events", type=int, default=20_000, help="records a size")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    arguments = parser.parse_args()
+    subprocess.run([_ROOT / "scripts" / "kafka_jars.sh"], check=True)
+    figures: dict[str, Figures] = {}
+    with tempfile.TemporaryDirectory() as folder, KafkaBroker(Path(folder) / "kafka") as broker:
+        logs = {
+            "embedded": open_event_log(f"embedded:{folder}/events.db"),
+            "kafka": open_event_log(f"kafka://{broker.address}"),
+        }
+        for size in _SIZES:
+            for name, log in logs.items():
+                figures[f"{name}, {size} B"] = through_our_log(log, name, arguments.events, size)
+            figures[f"kafka-python, {size} B"] = through_kafka_python(broker.address, arguments.events, size)
+        for log in logs.values():
+            log.close()
+    show(figures)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+def show(figures: dict[str, Figures]) -> None:
+    """The table, with each throughput's ratio to kafka-python's."""
+    print(
+        f"{'':24}{'produce/s':>12}{'ratio':>7}{'consume/s':>12}{'ratio':>7}"
+        f"{'one at a time':>16}{'there and back':>16}"
+    )
+    for name, of in figures.items():
+        peer = figures["kafka-python, " + name.split(", ")[1]]
+        print(
+            f"{name:24}{of['produce_per_s']:12,.0f}{of['produce_per_s'] / peer['produce_per_s']:7.2f}"
+            f"{of['consume_per_s']:12,.0f}{of['consume_per_s'] / peer['consume_per_s']:7.2f}"
+            f"{of['one_at_a_time_p50_ms']:13.2f} ms{of['there_and_back_p50_ms']:13.2f} ms"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
