@@ -176,6 +176,11 @@ def test_a_cancelled_call_leaves_nothing_running_and_is_recorded(served: Running
     assert 0 < message.usage.output_tokens < 900
 
 
+def test_a_call_without_deadline_is_answered(served: Running) -> None:
+    *_, finished = served.stub.Generate(pb.GenerateRequest(model="baseModels/tiny", prompt="a"))
+    assert finished.finished.usage.output_tokens <= 64  # what is answered when no maximum is asked for
+
+
 def test_a_deadline_ends_the_answer(served: Running) -> None:
     assert refusal(served.ask("baseModels/tiny", timeout=0.3, max_output_tokens=1000)).code is (
         grpc.StatusCode.DEADLINE_EXCEEDED
