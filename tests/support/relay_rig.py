@@ -59,11 +59,11 @@ class DyingChain:
 class Rig:
     """What both chains share. A new relay from `restart` knows only what is in the database and on the chain."""
 
-    def __init__(self, folder: Path, chain: Chain) -> None:
+    def __init__(self, folder: Path, chain: Chain, database_url: str = "") -> None:
         self.settings = Settings(auth_mode="development", state_dir=folder)
         self.chain = chain
         self.signer = open_signer(31337, None, None, None)
-        self.engine = open_engine(f"sqlite:///{folder / 'relay.db'}")
+        self.engine = open_engine(database_url or f"sqlite:///{folder / 'relay.db'}")
         migrate(self.engine, "chain_relay")
         self.objects = ObjectStore(folder / "objects")
         self.later = timedelta()
@@ -183,9 +183,9 @@ class AnvilRig(Rig):
 class FakeRig(Rig):
     """On a chain in memory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database_url: str = "") -> None:
         self.fake = FakeChain()
-        super().__init__(folder, self.fake)
+        super().__init__(folder, self.fake, database_url)
 
     def mine(self, blocks: int = 1) -> None:
         self.fake.mine(blocks)

@@ -27,10 +27,12 @@ from identity.digest import digest_to_bytes
 from identity.names import BatchName, RewardRootName
 from servicekit import backoff
 from servicekit.database import reading, run_in_transaction, utc_now
-from servicekit.errors import FailedPrecondition
+from servicekit.errors import Aborted, FailedPrecondition
 from servicekit.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
+
+_SEAL_ATTEMPTS = 30
 
 
 Once = Callable[[Session, Callable[[], str]], str]
@@ -96,6 +98,8 @@ class Relay:
                 metrics.CHAIN_FAILURES.inc()
                 if failures == 1:
                     logger.warning("the chain does not answer, waiting for it: %s", error)
+            except Aborted:
+                failures += 1  # another transaction won, again and again; nothing is broken
             except LedgerConflict as error:
                 failures += 1
                 logger.error("%s", error)
@@ -138,7 +142,10 @@ class Relay:
             logger.info("sealing batch %d with %d events", batch.seq, batch.event_count)
             return str(BatchName(batch.seq))
 
-        name = run_in_transaction(self._engine, lambda session: once(session, lambda: make(session)))
+        # On PostgreSQL a batch conflicts with answers that arrive meanwhile; it is rare and must win in the end.
+        name = run_in_transaction(
+            self._engine, lambda session: once(session, lambda: make(session)), _SEAL_ATTEMPTS
+        )
         self.notify()
         return name
 
