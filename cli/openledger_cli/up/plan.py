@@ -136,6 +136,8 @@ class Plan:
             "[rpcinterface:supervisor]",
             "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
         ]
+        # One group, so that all are told to stop at once and none waits for another's grace.
+        lines += ["[group:platform]", "programs=" + ",".join(program.name for program in self.programs())]
         for program in self.programs():
             lines += [
                 f"[program:{program.name}]",
