@@ -40,8 +40,16 @@ class Answer:
         model = event.model
         return cls(
             event.inference,
-            ServedModel(model.name, model.base_digest, model.adapter_digest, model.version_digest,
-                        model.report_digest),
-            tuple(event.prompt_token_ids), tuple(event.output_token_ids), event.prompt, event.output,
-            event.usage.input_tokens, event.usage.output_tokens, event.principal, event.model_owner,
-            tuple(event.left_out))
+            ServedModel(
+                model.name, model.base_digest, model.adapter_digest, model.version_digest, model.report_digest
+            ),
+            tuple(event.prompt_token_ids),
+            tuple(event.output_token_ids),
+            event.prompt,
+            event.output,
+            event.usage.input_tokens,
+            event.usage.output_tokens,
+            event.principal,
+            event.model_owner,
+            tuple(event.left_out),
+        )

@@ -47,18 +47,21 @@ class AttributionApi(AttributionServiceServicer):
             raise NotFound("attribution", request.name)
         return found
 
-    async def ListAttributions(self, request: pb.ListAttributionsRequest, context: Context) \
-            -> pb.ListAttributionsResponse:
+    async def ListAttributions(
+        self, request: pb.ListAttributionsRequest, context: Context
+    ) -> pb.ListAttributionsResponse:
         """See the proto."""
         return await asyncio.to_thread(self._list, request)
 
-    async def SummarizeAttributions(self, request: pb.SummarizeAttributionsRequest, context: Context) \
-            -> pb.AttributionSummary:
+    async def SummarizeAttributions(
+        self, request: pb.SummarizeAttributionsRequest, context: Context
+    ) -> pb.AttributionSummary:
         """See the proto."""
         return await asyncio.to_thread(self._summarize, request.model_version)
 
-    async def ListAttributionIndexes(self, request: pb.ListAttributionIndexesRequest, context: Context) \
-            -> pb.ListAttributionIndexesResponse:
+    async def ListAttributionIndexes(
+        self, request: pb.ListAttributionIndexesRequest, context: Context
+    ) -> pb.ListAttributionIndexesResponse:
         """See the proto."""
         return await asyncio.to_thread(self._indexes, request)
 
@@ -73,7 +76,8 @@ class AttributionApi(AttributionServiceServicer):
             rows = store.answers(session, request.model_version, _key(request.page_token), size + 1)
             return pb.ListAttributionsResponse(
                 attributions=[convert.attribution(row) for row in rows[:size]],
-                next_page_token=_token(rows[size - 1].id) if len(rows) > size else "")
+                next_page_token=_token(rows[size - 1].id) if len(rows) > size else "",
+            )
 
     def _summarize(self, model_version: str) -> pb.AttributionSummary:
         with reading(self._engine) as session:
@@ -85,7 +89,8 @@ class AttributionApi(AttributionServiceServicer):
             rows = store.indexes(session, _key(request.page_token), size + 1)
             return pb.ListAttributionIndexesResponse(
                 indexes=[convert.index(row) for row in rows[:size]],
-                next_page_token=_token(rows[size - 1].model_version) if len(rows) > size else "")
+                next_page_token=_token(rows[size - 1].model_version) if len(rows) > size else "",
+            )
 
 
 def _token(key: str) -> str:
@@ -96,5 +101,6 @@ def _key(token: str) -> str:
     try:
         return base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
     except (ValueError, binascii.Error):
-        raise InvalidArgument("page_token", "page_token", "must be the next_page_token of a previous answer",
-                              token) from None
+        raise InvalidArgument(
+            "page_token", "page_token", "must be the next_page_token of a previous answer", token
+        ) from None

@@ -29,8 +29,9 @@ class NaiveShares:
 def naive_shares(table: ClusterTable, scores: Scores) -> NaiveShares:
     """From every row's influence [rows]."""
     positive = np.maximum(scores, 0.0)
-    by_contributor = np.bincount(table.row_contributors, weights=positive[table.trained_rows],
-                                 minlength=len(table.contributors))
+    by_contributor = np.bincount(
+        table.row_contributors, weights=positive[table.trained_rows], minlength=len(table.contributors)
+    )
     control = float(positive[table.control_rows].sum())
     if by_contributor.sum() + control <= 0:
         return NaiveShares((0,) * len(table.contributors), 0)

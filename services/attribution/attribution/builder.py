@@ -61,17 +61,32 @@ class BuildRequest:
     @property
     def folder(self) -> Path:
         """Where unfinished work lies: two builds share it only when they would do the same work."""
-        key = digest_json({"training_manifest": self.training_manifest_digest, "compute": dict(self.compute),
-                           "parameters": self.parameters.to_json(), "batch_tokens": self.batch_tokens})
+        key = digest_json(
+            {
+                "training_manifest": self.training_manifest_digest,
+                "compute": dict(self.compute),
+                "parameters": self.parameters.to_json(),
+                "batch_tokens": self.batch_tokens,
+            }
+        )
         return self.work_dir / digest_hex(key)
 
 
-def build(request: BuildRequest, gradients: Gradients, layout: Layout, tokenizer: PreTrainedTokenizerBase,
-          store: ObjectStore, report: Progress, stop: StopSignal) -> str:
+def build(
+    request: BuildRequest,
+    gradients: Gradients,
+    layout: Layout,
+    tokenizer: PreTrainedTokenizerBase,
+    store: ObjectStore,
+    report: Progress,
+    stop: StopSignal,
+) -> str:
     """Builds and stores the index; returns its digest. Raises Stopped, or TemplateError for an unfit
     record."""
     records = request.source.records
-    encoded = [encode(record.template, tokenizer, record.record, request.source.max_tokens) for record in records]
+    encoded = [
+        encode(record.template, tokenizer, record.record, request.source.max_tokens) for record in records
+    ]
     request.folder.mkdir(parents=True, exist_ok=True)
     rows = _gradients(request, gradients, layout, [_example(each) for each in encoded], report, stop)
     report("preconditioning", 0, 1, 0.0)
@@ -82,10 +97,23 @@ def build(request: BuildRequest, gradients: Gradients, layout: Layout, tokenizer
     report("storing", 0, 1, 0.0)
     manifest = request.source.manifest
     index = AttributionIndex(
-        IndexManifest(manifest.base_digest, manifest.adapter_digest, request.training_manifest_digest,
-                      request.parameters, request.compute, layout, {}),
-        tuple(record.row for record in records), rows, norms, preconditioner, suffixes,
-        tuple(np.array(each.tokens, dtype=np.int32) for each in encoded), request.source.payout_addresses)
+        IndexManifest(
+            manifest.base_digest,
+            manifest.adapter_digest,
+            request.training_manifest_digest,
+            request.parameters,
+            request.compute,
+            layout,
+            {},
+        ),
+        tuple(record.row for record in records),
+        rows,
+        norms,
+        preconditioner,
+        suffixes,
+        tuple(np.array(each.tokens, dtype=np.int32) for each in encoded),
+        request.source.payout_addresses,
+    )
     digest = index.save(store)
     del rows, index
     shutil.rmtree(request.folder, ignore_errors=True)
@@ -99,8 +127,14 @@ def _example(encoded: Encoded) -> Example:
     return Example(encoded.tokens[:start], encoded.tokens[start:])
 
 
-def _gradients(request: BuildRequest, gradients: Gradients, layout: Layout, examples: list[Example],
-               report: Progress, stop: StopSignal) -> FloatArray:
+def _gradients(
+    request: BuildRequest,
+    gradients: Gradients,
+    layout: Layout,
+    examples: list[Example],
+    report: Progress,
+    stop: StopSignal,
+) -> FloatArray:
     rows = _open_rows(request.folder / "gradients.npy", len(examples), layout)
     batches = batches_by_length([len(example) for example in examples], request.batch_tokens)
     noted = request.folder / "done.json"

@@ -66,8 +66,9 @@ class ClusterTable:
         """From an index's rows. A record of another Datanet with the same text is another cluster there."""
         trained = [index for index, row in enumerate(rows) if row.split == TRAINED]
         control = [index for index, row in enumerate(rows) if row.split == CONTROL]
-        names = sorted({name for index in trained
-                        for name in (rows[index].contributor, rows[index].credited) if name})
+        names = sorted(
+            {name for index in trained for name in (rows[index].contributor, rows[index].credited) if name}
+        )
         contributors = {name: place for place, name in enumerate(names)}
         clusters = _numbered([_key(rows[index]) for index in trained])
         controls = _numbered([_key(rows[index]) for index in control])
@@ -76,10 +77,16 @@ class ClusterTable:
             if rows[index].credited:
                 owners[clusters[_key(rows[index])]] = contributors[rows[index].credited]
         return cls(
-            tuple(names), tuple(name for _, name in clusters), owners, _array(trained),
+            tuple(names),
+            tuple(name for _, name in clusters),
+            owners,
+            _array(trained),
             _array([clusters[_key(rows[index])] for index in trained]),
-            _array([contributors[rows[index].contributor] for index in trained]), _array(control),
-            _array([controls[_key(rows[index])] for index in control]), len(controls))
+            _array([contributors[rows[index].contributor] for index in trained]),
+            _array(control),
+            _array([controls[_key(rows[index])] for index in control]),
+            len(controls),
+        )
 
     def trained_means(self, scores: Scores) -> Scores:
         """Mean score of each trained cluster over its trained members; scores [rows] -> [trained

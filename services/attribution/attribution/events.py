@@ -36,7 +36,9 @@ def snapshot_sealed(session: Session, event: Event[datanet_events.SnapshotSealed
         raise InvalidEvent("BAD_SNAPSHOT", str(error)) from None
     known = session.get(store.TreasuryRow, datanet.name)
     if known is None:
-        session.add(store.TreasuryRow(datanet=datanet.name, address=datanet.treasury_address, snapshot=number))
+        session.add(
+            store.TreasuryRow(datanet=datanet.name, address=datanet.treasury_address, snapshot=number)
+        )
     elif number >= known.snapshot:
         known.address, known.snapshot = datanet.treasury_address, number
 
@@ -80,9 +82,16 @@ def inference_completed(session: Session, event: Event[inference_pb2.InferenceCo
     if not is_digest(model.base_digest) or bool(model.adapter_digest) != bool(model.version_digest):
         raise InvalidEvent("BAD_ANSWER", f"{answer.inference} does not say which base and version answered")
     if session.get(store.AnswerRow, inference) is None:
-        session.add(store.AnswerRow(
-            id=inference, model_version=model.name, version_digest=model.version_digest, pending=True,
-            event=answer.SerializeToString(), not_before=utc_now()))
+        session.add(
+            store.AnswerRow(
+                id=inference,
+                model_version=model.name,
+                version_digest=model.version_digest,
+                pending=True,
+                event=answer.SerializeToString(),
+                not_before=utc_now(),
+            )
+        )
         metrics.answer_received()
 
 
@@ -93,5 +102,6 @@ def attribution_scored(session: Session, row: store.AnswerRow, now: datetime) ->
     time = Timestamp()
     time.FromDatetime(now)
     message = attribution_pb2.AttributionScored(
-        attribution=attribution, event_time=time, treasury_addresses=store.treasuries(session, datanets))
+        attribution=attribution, event_time=time, treasury_addresses=store.treasuries(session, datanets)
+    )
     outbox.add(session, new_event(ATTRIBUTION_SCORED_V1, attribution.inference, message, SOURCE))

@@ -118,7 +118,9 @@ class PerExampleGradients(AbstractContextManager["PerExampleGradients"]):
             def backward(gradient: Tensor) -> None:
                 for half, product in enumerate(sides.products(seen, gradient)):
                     self._result[:, self._offsets[name, half]] += product
+
             output.register_hook(backward)  # type: ignore[no-untyped-call]
+
         return forward
 
 
@@ -126,8 +128,11 @@ def lora_linears(model: nn.Module, adapter: str) -> dict[str, nn.Linear]:
     """One adapter's lora_A and lora_B Linears, in the model's order, by a name that leaves the adapter's out:
     projections are drawn by that name, and must not depend on how a process calls an adapter."""
     endings = tuple(f".lora_{side}.{adapter}" for side in "AB")
-    return {name.removesuffix(f".{adapter}"): module for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and name.endswith(endings)}
+    return {
+        name.removesuffix(f".{adapter}"): module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.endswith(endings)
+    }
 
 
 class _Sides:
@@ -138,8 +143,11 @@ class _Sides:
         self._halves = halves
         self._input, self._output = (
             self._stack(name, side, size, spec, is_long, linear.weight.device)
-            for side, size, is_long in (("in", linear.in_features, long_input),
-                                        ("out", linear.out_features, not long_input)))
+            for side, size, is_long in (
+                ("in", linear.in_features, long_input),
+                ("out", linear.out_features, not long_input),
+            )
+        )
         self._inputs_each = self._width(linear.in_features, spec, long_input)
         self._outputs_each = self._width(linear.out_features, spec, not long_input)
         self.size = self._inputs_each * self._outputs_each
@@ -158,14 +166,21 @@ class _Sides:
 
     @staticmethod
     def _part(values: Tensor, projection: Tensor | None, half: int, width: int) -> Tensor:
-        return values if projection is None else values[..., half * width:(half + 1) * width]
+        return values if projection is None else values[..., half * width : (half + 1) * width]
 
     @staticmethod
     def _width(size: int, spec: ProjectionSpec | None, is_long: bool) -> int:
         return size if spec is None else min(size, spec.width if is_long else spec.rank)
 
-    def _stack(self, name: str, side: str, size: int, spec: ProjectionSpec | None, is_long: bool,
-               device: torch.device) -> Tensor | None:
+    def _stack(
+        self,
+        name: str,
+        side: str,
+        size: int,
+        spec: ProjectionSpec | None,
+        is_long: bool,
+        device: torch.device,
+    ) -> Tensor | None:
         width = self._width(size, spec, is_long)
         if spec is None or width == size:
             return None
@@ -179,7 +194,7 @@ def _pad(examples: Sequence[Example]) -> tuple[Tensor, int, int]:
     longest = max(len(example) for example in examples)
     tokens = torch.zeros(len(examples), longest, dtype=torch.long)
     for row, example in enumerate(examples):
-        tokens[row, :len(example)] = torch.tensor(example.prompt_ids + example.completion_ids)
+        tokens[row, : len(example)] = torch.tensor(example.prompt_ids + example.completion_ids)
     return tokens, min(len(example.prompt_ids) for example in examples) - 1, longest - 1
 
 

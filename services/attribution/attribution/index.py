@@ -68,11 +68,20 @@ class IndexManifest:
 
     def to_bytes(self) -> bytes:
         """The canonical JSON whose digest names the index."""
-        return canonical_json({
-            "kind": KIND, "version": VERSION, "method": METHOD, "base_digest": self.base_digest,
-            "adapter_digest": self.adapter_digest, "training_manifest_digest": self.training_manifest_digest,
-            "parameters": self.parameters.to_json(), "compute": dict(self.compute),
-            "layout": self.layout.to_json(), "files": dict(self.files)})
+        return canonical_json(
+            {
+                "kind": KIND,
+                "version": VERSION,
+                "method": METHOD,
+                "base_digest": self.base_digest,
+                "adapter_digest": self.adapter_digest,
+                "training_manifest_digest": self.training_manifest_digest,
+                "parameters": self.parameters.to_json(),
+                "compute": dict(self.compute),
+                "layout": self.layout.to_json(),
+                "files": dict(self.files),
+            }
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> IndexManifest:
@@ -82,9 +91,15 @@ class IndexManifest:
             if (content["kind"], content["version"]) != (KIND, VERSION):
                 raise InvalidIndex(f"not an {KIND} of version {VERSION}")
             parameters = content["parameters"]
-            return cls(content["base_digest"], content["adapter_digest"], content["training_manifest_digest"],
-                       IndexParameters(ProjectionSpec(**parameters["projection"]), parameters["damping"]),
-                       content["compute"], Layout.from_json(content["layout"]), content["files"])
+            return cls(
+                content["base_digest"],
+                content["adapter_digest"],
+                content["training_manifest_digest"],
+                IndexParameters(ProjectionSpec(**parameters["projection"]), parameters["damping"]),
+                content["compute"],
+                Layout.from_json(content["layout"]),
+                content["files"],
+            )
         except (ValueError, TypeError, KeyError) as error:
             raise InvalidIndex(f"not an attribution index: {error}") from error
 
@@ -126,13 +141,18 @@ class AttributionIndex:
     def save(self, store: ObjectStore) -> str:
         """Stores the files and then the manifest that lists them; returns the index's digest."""
         arrays: dict[str, Any] = {
-            "gradients": self.gradients, "squared_norms": self.squared_norms,
-            "inverses": self.preconditioner.inverses, "suffixes": self.suffixes.suffixes,
+            "gradients": self.gradients,
+            "squared_norms": self.squared_norms,
+            "inverses": self.preconditioner.inverses,
+            "suffixes": self.suffixes.suffixes,
             "tokens": np.concatenate([*self.tokens, np.zeros(0, dtype=np.int32)]),
-            "token_counts": np.array([len(tokens) for tokens in self.tokens], dtype=np.int32)}
-        files = {"rows": store.put_bytes(canonical_json([asdict(row) for row in self.rows])),
-                 "payout_addresses": store.put_bytes(canonical_json(dict(self.payout_addresses))),
-                 "text": store.put_bytes(self.suffixes.text)}
+            "token_counts": np.array([len(tokens) for tokens in self.tokens], dtype=np.int32),
+        }
+        files = {
+            "rows": store.put_bytes(canonical_json([asdict(row) for row in self.rows])),
+            "payout_addresses": store.put_bytes(canonical_json(dict(self.payout_addresses))),
+            "text": store.put_bytes(self.suffixes.text),
+        }
         with tempfile.TemporaryDirectory() as folder:
             for name, array in arrays.items():
                 path = Path(folder) / name
@@ -141,9 +161,17 @@ class AttributionIndex:
                 files[name] = store.put_file(path)
                 path.unlink()
         manifest = self.manifest
-        return store.put_bytes(IndexManifest(
-            manifest.base_digest, manifest.adapter_digest, manifest.training_manifest_digest, manifest.parameters,
-            manifest.compute, manifest.layout, files).to_bytes())
+        return store.put_bytes(
+            IndexManifest(
+                manifest.base_digest,
+                manifest.adapter_digest,
+                manifest.training_manifest_digest,
+                manifest.parameters,
+                manifest.compute,
+                manifest.layout,
+                files,
+            ).to_bytes()
+        )
 
 
 def load(digest: str, store: ObjectStore) -> AttributionIndex:
@@ -151,17 +179,23 @@ def load(digest: str, store: ObjectStore) -> AttributionIndex:
     manifest = IndexManifest.from_bytes(store.get_bytes(digest))
     if missing := {*_ARRAYS, *_OTHERS} - set(manifest.files):
         raise InvalidIndex(f"index {digest} lacks {', '.join(sorted(missing))}")
-    arrays = {name: np.load(store.local_path(manifest.files[name]), mmap_mode="r", allow_pickle=False)
-              for name in _ARRAYS}
+    arrays = {
+        name: np.load(store.local_path(manifest.files[name]), mmap_mode="r", allow_pickle=False)
+        for name in _ARRAYS
+    }
     rows = tuple(IndexRow(**row) for row in json.loads(store.get_bytes(manifest.files["rows"])))
     if arrays["gradients"].shape != (len(rows), manifest.layout.size):
         raise InvalidIndex(f"index {digest} has {len(rows)} rows and gradients {arrays['gradients'].shape}")
     return AttributionIndex(
-        manifest, rows, arrays["gradients"], arrays["squared_norms"],
+        manifest,
+        rows,
+        arrays["gradients"],
+        arrays["squared_norms"],
         BlockPreconditioner(manifest.layout, arrays["inverses"]),
         SuffixIndex(store.get_bytes(manifest.files["text"]), arrays["suffixes"]),
         split_tokens(arrays["tokens"], arrays["token_counts"]),
-        json.loads(store.get_bytes(manifest.files["payout_addresses"])))
+        json.loads(store.get_bytes(manifest.files["payout_addresses"])),
+    )
 
 
 def split_tokens(tokens: npt.NDArray[np.int32], counts: Sequence[int]) -> tuple[npt.NDArray[np.int32], ...]:

@@ -50,8 +50,15 @@ class Indexer:
     """Builds what is wanted. Safe to run in several processes: the same inputs give an index twice, and one is
     noted."""
 
-    def __init__(self, engine: Engine, objects: ObjectStore, models: AdapterModels, parameters: IndexParameters,
-                 work_dir: Path, batch_tokens: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        objects: ObjectStore,
+        models: AdapterModels,
+        parameters: IndexParameters,
+        work_dir: Path,
+        batch_tokens: int,
+    ) -> None:
         self._engine = engine
         self._objects = objects
         self._models = models
@@ -78,22 +85,42 @@ class Indexer:
         except Exception as error:
             outcome = "failed"
             logger.exception("index of %s failed, again later", task.model_version)
-            self._note(task, stage="failed", error=f"{type(error).__name__}: {error}", failures=task.failures + 1,
-                       not_before=utc_now() + timedelta(seconds=_pause_s(task.failures + 1)))
+            self._note(
+                task,
+                stage="failed",
+                error=f"{type(error).__name__}: {error}",
+                failures=task.failures + 1,
+                not_before=utc_now() + timedelta(seconds=_pause_s(task.failures + 1)),
+            )
         metrics.index_built(outcome, time.monotonic() - started)
 
     def _build(self, task: IndexTask, stop: threading.Event) -> None:
         self._note(task, stage="reading", error="", done=0)
         source = read_source(task.training_manifest_digest, self._objects)
         controls = sum(record.row.split == CONTROL for record in source.records)
-        self._note(task, total=len(source.records), control_count=controls,
-                   record_count=len(source.records) - controls)
-        request = builder.BuildRequest(task.training_manifest_digest, source, self._parameters,
-                                       self._models.compute, self._work_dir, self._batch_tokens)
+        self._note(
+            task,
+            total=len(source.records),
+            control_count=controls,
+            record_count=len(source.records) - controls,
+        )
+        request = builder.BuildRequest(
+            task.training_manifest_digest,
+            source,
+            self._parameters,
+            self._models.compute,
+            self._work_dir,
+            self._batch_tokens,
+        )
         digest = builder.build(
-            request, self._gradients_of(source), self._models.layout(task.base_digest, task.adapter_digest),
-            self._models.tokenizer(task.base_digest), self._objects,
-            lambda stage, done, total, eta_s: self._progress(task, stage, done, eta_s), stop)
+            request,
+            self._gradients_of(source),
+            self._models.layout(task.base_digest, task.adapter_digest),
+            self._models.tokenizer(task.base_digest),
+            self._objects,
+            lambda stage, done, total, eta_s: self._progress(task, stage, done, eta_s),
+            stop,
+        )
         self._note(task, stage="ready", digest=digest, done=len(source.records), eta_s=0.0)
         logger.info("index of %s is ready", task.model_version, extra={"index": digest})
 
@@ -104,6 +131,7 @@ class Indexer:
             found = self._models.gradients(base, adapter, examples)
             metrics.records_indexed(len(examples))
             return found
+
         return gradients
 
     def _progress(self, task: IndexTask, stage: str, done: int, eta_s: float) -> None:
@@ -112,10 +140,15 @@ class Indexer:
 
     def _note(self, task: IndexTask, **values: object) -> None:
         """Committed at once: progress is for people, and what matters (the digest) is one statement."""
+
         def write(session: Session) -> None:
             row = store.IndexRow
-            session.execute(update(row).where(row.version_digest == task.version_digest, row.digest == "")
-                            .values(**values))
+            session.execute(
+                update(row)
+                .where(row.version_digest == task.version_digest, row.digest == "")
+                .values(**values)
+            )
+
         run_in_transaction(self._engine, write)
 
 
@@ -128,8 +161,14 @@ def _next(session: Session) -> IndexTask | None:
     if found is None:
         return None
     index, version = found
-    return IndexTask(index.version_digest, version.name, version.base_digest, version.adapter_digest,
-                     version.training_manifest_digest, index.failures)
+    return IndexTask(
+        index.version_digest,
+        version.name,
+        version.base_digest,
+        version.adapter_digest,
+        version.training_manifest_digest,
+        index.failures,
+    )
 
 
 def _pause_s(failures: int) -> float:

@@ -27,8 +27,13 @@ class Influence:
     """[halves, rows], from each half alone."""
 
 
-def influence(query: FloatArray, gradients: FloatArray, squared_norms: Scores,
-              preconditioner: BlockPreconditioner, rows_at_once: int = 1024) -> Influence:
+def influence(
+    query: FloatArray,
+    gradients: FloatArray,
+    squared_norms: Scores,
+    preconditioner: BlockPreconditioner,
+    rows_at_once: int = 1024,
+) -> Influence:
     """Of every row of `gradients` [rows, size] on `query` [size]; `squared_norms` are the rows' [halves,
     rows].
 
@@ -39,12 +44,13 @@ def influence(query: FloatArray, gradients: FloatArray, squared_norms: Scores,
     query_norms = np.array([max(0.0, float(query[span] @ weighted[span])) for span in spans])
     products = np.empty((len(spans), len(gradients)))
     for start in range(0, len(gradients), rows_at_once):
-        part = np.asarray(gradients[start:start + rows_at_once])
+        part = np.asarray(gradients[start : start + rows_at_once])
         for half, span in enumerate(spans):
-            products[half, start:start + len(part)] = part[:, span] @ weighted[span]
+            products[half, start : start + len(part)] = part[:, span] @ weighted[span]
     return Influence(
         _cosine(products.sum(axis=0), squared_norms.sum(axis=0) * query_norms.sum()),
-        _cosine(products, squared_norms * query_norms[:, None]))
+        _cosine(products, squared_norms * query_norms[:, None]),
+    )
 
 
 def _cosine(products: Scores, squared_norms: Scores) -> Scores:

@@ -7,18 +7,27 @@ from servicekit.metrics import counter, gauge, histogram
 _RECEIVED = counter("openledger_attribution_answers_received_total", "Answers taken in.")
 _SCORED = counter(
     "openledger_attribution_answers_scored_total",
-    "Answers scored, by whether anything was attributed.", ("outcome",))
-_SCORING = histogram("openledger_attribution_scoring_seconds", "Time to score one answer, its gradient included.")
+    "Answers scored, by whether anything was attributed.",
+    ("outcome",),
+)
+_SCORING = histogram(
+    "openledger_attribution_scoring_seconds", "Time to score one answer, its gradient included."
+)
 _SCORING_FAILURES = counter(
-    "openledger_attribution_scoring_failures_total", "Attempts at scoring that failed and will be repeated.")
+    "openledger_attribution_scoring_failures_total", "Attempts at scoring that failed and will be repeated."
+)
 _PENDING = gauge("openledger_attribution_answers_pending", "Answers taken in and not scored yet.")
 _UNATTRIBUTED = histogram(
-    "openledger_attribution_unattributed_ratio", "Part of an answer that is not attributable.",
-    buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.9999999, 1.0))
+    "openledger_attribution_unattributed_ratio",
+    "Part of an answer that is not attributable.",
+    buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.9999999, 1.0),
+)
 _INDEXES = counter("openledger_attribution_indexes_built_total", "Indexes built, by outcome.", ("outcome",))
 _INDEXING = histogram(
-    "openledger_attribution_indexing_seconds", "Time to build an index, since its last start.",
-    buckets=(1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600))
+    "openledger_attribution_indexing_seconds",
+    "Time to build an index, since its last start.",
+    buckets=(1, 5, 15, 30, 60, 120, 300, 600, 1800, 3600),
+)
 _INDEXED = counter("openledger_attribution_records_indexed_total", "Records whose gradient was taken.")
 
 

@@ -36,8 +36,15 @@ class _Base:
 class AdapterModels:
     """Gradients of any adapter on any base, by their digests; safe for several threads."""
 
-    def __init__(self, store: ObjectStore, cache_dir: Path, compute: Compute, projection: ProjectionSpec,
-                 adapters_kept: int = 4, bases_kept: int = 1) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        cache_dir: Path,
+        compute: Compute,
+        projection: ProjectionSpec,
+        adapters_kept: int = 4,
+        bases_kept: int = 1,
+    ) -> None:
         self._store = store
         self._cache_dir = cache_dir
         self._compute = compute

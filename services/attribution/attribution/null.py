@@ -25,8 +25,9 @@ def excess(scores: Scores, tau: float) -> Scores:
     return np.maximum(scores - tau, 0.0)
 
 
-def permutation_p_value(scores: Scores, control: Scores, quantile: float, permutations: int,
-                        generator: np.random.Generator) -> float:
+def permutation_p_value(
+    scores: Scores, control: Scores, quantile: float, permutations: int, generator: np.random.Generator
+) -> float:
     """One-sided p-value that `scores` exceed the threshold in sum no more than as many controls would.
 
     The threshold is the quantile of both together: it must not know who is who, or the test would not be
@@ -34,11 +35,11 @@ def permutation_p_value(scores: Scores, control: Scores, quantile: float, permut
     """
     pool = np.concatenate([scores, control])
     above = excess(pool, threshold(pool, quantile))
-    observed = above[:len(scores)].sum()
+    observed = above[: len(scores)].sum()
     if observed <= 0:
         return 1.0
     keys = generator.random((permutations, len(pool)), dtype=np.float32)
-    chosen = np.argpartition(keys, len(scores) - 1, axis=1)[:, :len(scores)]
+    chosen = np.argpartition(keys, len(scores) - 1, axis=1)[:, : len(scores)]
     relabeled = above[chosen].sum(axis=1)
     return float((1 + np.count_nonzero(relabeled >= observed - 1e-12)) / (permutations + 1))
 

@@ -37,8 +37,11 @@ class BlockPreconditioner:
             part = np.asarray(gradients[:, block.span], dtype=np.float64)
             fisher = part.T @ part / max(len(part), 1)
             mean_eigenvalue = float(np.trace(fisher)) / block.size
-            inverse = (np.zeros_like(fisher) if mean_eigenvalue == 0 else
-                       np.linalg.inv(fisher + damping * mean_eigenvalue * np.eye(block.size)))
+            inverse = (
+                np.zeros_like(fisher)
+                if mean_eigenvalue == 0
+                else np.linalg.inv(fisher + damping * mean_eigenvalue * np.eye(block.size))
+            )
             parts.append(((inverse + inverse.T) / 2).astype(np.float32).ravel())
         return cls(layout, np.concatenate(parts))
 
@@ -57,9 +60,10 @@ class BlockPreconditioner:
         """g^T H^-1 g of each row, by half: float64 [halves, rows]. Reads a memory-mapped array in slices."""
         norms = np.empty((self.layout.halves, len(vectors)))
         for start in range(0, len(vectors), rows_at_once):
-            part = np.asarray(vectors[start:start + rows_at_once])
+            part = np.asarray(vectors[start : start + rows_at_once])
             weighted = self.apply(part)
             for half, span in enumerate(self.layout.half_spans):
-                norms[half, start:start + len(part)] = np.einsum(
-                    "rd,rd->r", part[:, span], weighted[:, span], dtype=np.float64)
+                norms[half, start : start + len(part)] = np.einsum(
+                    "rd,rd->r", part[:, span], weighted[:, span], dtype=np.float64
+                )
         return np.maximum(norms, 0.0)

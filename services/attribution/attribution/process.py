@@ -21,18 +21,36 @@ from servicekit.topics import DATANET_SNAPSHOT_V1, INFERENCE_COMPLETED_V1, MODEL
 def build(settings: AttributionSettings) -> Service:
     """The service, ready to run. No model is loaded before the first index or answer needs it."""
     service = Service("attribution", settings, "attribution")
-    models = AdapterModels(service.objects, settings.cache_folder, compute.measure(),
-                           settings.index_parameters.projection, settings.adapters_kept, settings.bases_kept)
-    indexer = Indexer(service.engine, service.objects, models, settings.index_parameters, settings.work_folder,
-                      settings.batch_tokens)
+    models = AdapterModels(
+        service.objects,
+        settings.cache_folder,
+        compute.measure(),
+        settings.index_parameters.projection,
+        settings.adapters_kept,
+        settings.bases_kept,
+    )
+    indexer = Indexer(
+        service.engine,
+        service.objects,
+        models,
+        settings.index_parameters,
+        settings.work_folder,
+        settings.batch_tokens,
+    )
     worker = ScoringWorker(service.engine, service.objects, models, settings.scoring_parameters)
     service.add_thread("indexer", indexer.run)
     service.add_thread("scoring", worker.run)
-    service.add_consumer("attribution", {
-        DATANET_SNAPSHOT_V1: {datanet_events.SnapshotSealed.DESCRIPTOR.full_name: events.snapshot_sealed},
-        MODEL_VERSION_V1: {
-            trainer_events.ModelVersionChanged.DESCRIPTOR.full_name: events.model_version_changed},
-        INFERENCE_COMPLETED_V1: {
-            inference_pb2.InferenceCompleted.DESCRIPTOR.full_name: events.inference_completed}})
+    service.add_consumer(
+        "attribution",
+        {
+            DATANET_SNAPSHOT_V1: {datanet_events.SnapshotSealed.DESCRIPTOR.full_name: events.snapshot_sealed},
+            MODEL_VERSION_V1: {
+                trainer_events.ModelVersionChanged.DESCRIPTOR.full_name: events.model_version_changed
+            },
+            INFERENCE_COMPLETED_V1: {
+                inference_pb2.InferenceCompleted.DESCRIPTOR.full_name: events.inference_completed
+            },
+        },
+    )
     service.add_servicer(add_AttributionServiceServicer_to_server, AttributionApi(service.engine))
     return service

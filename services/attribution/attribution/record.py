@@ -71,17 +71,30 @@ class Scored:
 
 def to_bytes(answer: Answer, scored: Scored, score_time: datetime) -> bytes:
     """The record's canonical JSON."""
-    return canonical_json({
-        "kind": KIND, "version": VERSION, "method": METHOD,
-        "inference": answer.inference, "model": asdict(answer.model),
-        "index_digest": scored.index_digest, "parameters": scored.parameters,
-        "shares": [asdict(share) for share in scored.shares],
-        "unattributed_ppm": scored.unattributed_ppm, "unattributed_reason": scored.unattributed_reason,
-        "threshold": scored.threshold, "chance_excess": scored.chance_excess, "mass": scored.mass,
-        "naive_control_ppm": scored.naive_control_ppm,
-        "spans": [asdict(span) for span in scored.spans],
-        "reliability": None if scored.reliability is None else
-        {**scored.reliability.to_json(), "note": NOTE},
-        "usage": {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens},
-        "principal": answer.principal, "model_owner": answer.model_owner, "left_out": list(answer.left_out),
-        "score_time": score_time.astimezone(UTC).isoformat()})
+    return canonical_json(
+        {
+            "kind": KIND,
+            "version": VERSION,
+            "method": METHOD,
+            "inference": answer.inference,
+            "model": asdict(answer.model),
+            "index_digest": scored.index_digest,
+            "parameters": scored.parameters,
+            "shares": [asdict(share) for share in scored.shares],
+            "unattributed_ppm": scored.unattributed_ppm,
+            "unattributed_reason": scored.unattributed_reason,
+            "threshold": scored.threshold,
+            "chance_excess": scored.chance_excess,
+            "mass": scored.mass,
+            "naive_control_ppm": scored.naive_control_ppm,
+            "spans": [asdict(span) for span in scored.spans],
+            "reliability": None
+            if scored.reliability is None
+            else {**scored.reliability.to_json(), "note": NOTE},
+            "usage": {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens},
+            "principal": answer.principal,
+            "model_owner": answer.model_owner,
+            "left_out": list(answer.left_out),
+            "score_time": score_time.astimezone(UTC).isoformat(),
+        }
+    )

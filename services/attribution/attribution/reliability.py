@@ -18,9 +18,11 @@ from attribution.clusters import ClusterTable, Scores
 from attribution.influence import Influence
 from attribution.shares import ShareParameters, attribute
 
-NOTE = ("split-half agreement: Spearman correlation between independent halves of the gradient projection; "
-        "null exceedance: cross-fitted part of the control clusters above the threshold; "
-        "agreement with retraining is not calibrated yet")
+NOTE = (
+    "split-half agreement: Spearman correlation between independent halves of the gradient projection; "
+    "null exceedance: cross-fitted part of the control clusters above the threshold; "
+    "agreement with retraining is not calibrated yet"
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class Reliability:
         return asdict(self)
 
 
-def measure(table: ClusterTable, found: Influence, parameters: ShareParameters,
-            generator: np.random.Generator) -> Reliability:
+def measure(
+    table: ClusterTable, found: Influence, parameters: ShareParameters, generator: np.random.Generator
+) -> Reliability:
     """Of one answer's influences."""
     control = table.control_means(found.scores)
     halves = [(table.trained_means(half), table.control_means(half)) for half in found.halves]
@@ -53,29 +56,38 @@ def measure(table: ClusterTable, found: Influence, parameters: ShareParameters,
         contributor_agreement=_mean_spearman(masses),
         cluster_agreement=_mean_spearman([trained for trained, _ in halves]),
         control_count=len(control),
-        null_exceedance=(null.cross_fitted_exceedance(control, parameters.threshold_quantile, generator)
-                         if enough else 0.0),
+        null_exceedance=(
+            null.cross_fitted_exceedance(control, parameters.threshold_quantile, generator) if enough else 0.0
+        ),
         cluster_count=len(table.trained_names),
-        control_check_ppm=_control_check(table, found.scores, parameters, generator))
+        control_check_ppm=_control_check(table, found.scores, parameters, generator),
+    )
 
 
 def _masses(table: ClusterTable, trained: Scores, control: Scores, quantile: float) -> Scores:
     tau = null.threshold(control, quantile)
     chance = null.excess(control, tau).mean()
     owned = table.owners >= 0
-    return np.asarray(np.bincount(table.owners[owned], weights=null.excess(trained, tau)[owned] - chance,
-                                  minlength=len(table.contributors)))
+    return np.asarray(
+        np.bincount(
+            table.owners[owned],
+            weights=null.excess(trained, tau)[owned] - chance,
+            minlength=len(table.contributors),
+        )
+    )
 
 
-def _control_check(table: ClusterTable, scores: Scores, parameters: ShareParameters,
-                   generator: np.random.Generator) -> int:
+def _control_check(
+    table: ClusterTable, scores: Scores, parameters: ShareParameters, generator: np.random.Generator
+) -> int:
     """The share of an invented contributor who owns half of the controls, beside all the real ones."""
     control, trained = table.control_means(scores), table.trained_means(scores)
     order = generator.permutation(len(control))
     invented, rest = control[order[::2]], control[order[1::2]]
     owners = np.concatenate([table.owners, np.full(len(invented), len(table.contributors))])
-    shares = attribute(np.concatenate([trained, invented]), owners, rest, len(table.contributors) + 1,
-                       parameters, generator)
+    shares = attribute(
+        np.concatenate([trained, invented]), owners, rest, len(table.contributors) + 1, parameters, generator
+    )
     return shares.ppm[-1]
 
 
@@ -83,7 +95,7 @@ def _mean_spearman(replications: list[Scores]) -> float:
     """Mean over pairs; 0 where an order is constant or has fewer than 3 members."""
     found = []
     for place, one in enumerate(replications):
-        for other in replications[place + 1:]:
+        for other in replications[place + 1 :]:
             if len(one) >= 3 and np.ptp(one) > 0 and np.ptp(other) > 0:
                 found.append(float(stats.spearmanr(one, other).statistic))
     return float(np.mean(found)) if found else 0.0

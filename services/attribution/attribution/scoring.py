@@ -52,8 +52,13 @@ def unattributable(answer: Answer, vocabulary: int | None) -> str:
     return ""
 
 
-def score(answer: Answer, index_digest: str, index: AttributionIndex, models: GradientSource,
-          parameters: ScoringParameters) -> Scored:
+def score(
+    answer: Answer,
+    index_digest: str,
+    index: AttributionIndex,
+    models: GradientSource,
+    parameters: ScoringParameters,
+) -> Scored:
     """Of an answer by the model version that the index was built for."""
     model = answer.model
     if reason := unattributable(answer, models.vocabulary(model.base_digest)):
@@ -63,15 +68,30 @@ def score(answer: Answer, index_digest: str, index: AttributionIndex, models: Gr
     found = index.influence(query)
     seed = seed_of(answer.inference, index_digest)
     table = index.table
-    shares = attribute(table.trained_means(found.scores), table.owners, table.control_means(found.scores),
-                       len(table.contributors), parameters.shares, np.random.default_rng(seed))
+    shares = attribute(
+        table.trained_means(found.scores),
+        table.owners,
+        table.control_means(found.scores),
+        len(table.contributors),
+        parameters.shares,
+        np.random.default_rng(seed),
+    )
     naive = baselines.naive_shares(table, found.scores)
     return Scored(
-        shares.unattributed_ppm, shares.reason, _lines(answer, index, found, shares, naive, parameters),
-        tuple(_spans(answer, index, parameters)), index_digest,
+        shares.unattributed_ppm,
+        shares.reason,
+        _lines(answer, index, found, shares, naive, parameters),
+        tuple(_spans(answer, index, parameters)),
+        index_digest,
         {**parameters.shares.to_json(), "seed": seed, "index": index.manifest.parameters.to_json()},
-        shares.threshold, shares.chance_excess, shares.mass, naive.control_ppm,
-        reliability.measure(table, found, replace(parameters.shares, resamples=1), np.random.default_rng(seed + 1)))
+        shares.threshold,
+        shares.chance_excess,
+        shares.mass,
+        naive.control_ppm,
+        reliability.measure(
+            table, found, replace(parameters.shares, resamples=1), np.random.default_rng(seed + 1)
+        ),
+    )
 
 
 def seed_of(inference: str, index_digest: str) -> int:
@@ -79,26 +99,43 @@ def seed_of(inference: str, index_digest: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{inference}\0{index_digest}".encode()).digest()[:6])
 
 
-def _lines(answer: Answer, index: AttributionIndex, found: Influence, shares: Shares,
-           naive: baselines.NaiveShares, parameters: ScoringParameters) -> tuple[ShareLine, ...]:
+def _lines(
+    answer: Answer,
+    index: AttributionIndex,
+    found: Influence,
+    shares: Shares,
+    naive: baselines.NaiveShares,
+    parameters: ScoringParameters,
+) -> tuple[ShareLine, ...]:
     table = index.table
     lexical = baselines.lexical_shares(table, index.lexical.scores(answer.prompt_ids + answer.output_ids))
     clusters, records = table.cluster_counts(), table.record_counts()
     lines = [
         ShareLine(
-            "/".join(name.split("/")[:2]), name, shares.ppm[place], round(shares.lower_ppm[place], 1),
-            round(shares.upper_ppm[place], 1), shares.p_values[place], naive.ppm[place], lexical[place],
-            int(clusters[place]), int(records[place]), index.payout_addresses.get(name, ""),
-            _top_records(index, found.scores, place, parameters.top_records) if shares.ppm[place] else ())
-        for place, name in enumerate(table.contributors)]
+            "/".join(name.split("/")[:2]),
+            name,
+            shares.ppm[place],
+            round(shares.lower_ppm[place], 1),
+            round(shares.upper_ppm[place], 1),
+            shares.p_values[place],
+            naive.ppm[place],
+            lexical[place],
+            int(clusters[place]),
+            int(records[place]),
+            index.payout_addresses.get(name, ""),
+            _top_records(index, found.scores, place, parameters.top_records) if shares.ppm[place] else (),
+        )
+        for place, name in enumerate(table.contributors)
+    ]
     return tuple(sorted(lines, key=lambda line: (-line.ppm, line.contributor)))
 
 
 def _top_records(index: AttributionIndex, scores: Scores, contributor: int, count: int) -> tuple[str, ...]:
     """The contributor's own records with the largest influence: the cluster's earliest, never a copy of it."""
     table = index.table
-    mine = table.trained_rows[(table.row_contributors == contributor)
-                              & (table.owners[table.trained_cluster_of_row] == contributor)]
+    mine = table.trained_rows[
+        (table.row_contributors == contributor) & (table.owners[table.trained_cluster_of_row] == contributor)
+    ]
     best = mine[np.argsort(-scores[mine], kind="stable")][:count]
     return tuple(index.rows[row].record_digest for row in best)
 
@@ -108,7 +145,15 @@ def _spans(answer: Answer, index: AttributionIndex, parameters: ScoringParameter
     for text, in_prompt in ((answer.output, False), (answer.prompt, True)):
         for match in index.suffixes.matches(text, parameters.span_min_words, parameters.span_max_records):
             rows = [index.trained_rows[document] for document in match.documents]
-            lines.append(SpanLine(
-                match.start, match.end, match.text, in_prompt, match.occurrence_count,
-                tuple(row.record_digest for row in rows), tuple(sorted({row.contributor for row in rows}))))
+            lines.append(
+                SpanLine(
+                    match.start,
+                    match.end,
+                    match.text,
+                    in_prompt,
+                    match.occurrence_count,
+                    tuple(row.record_digest for row in rows),
+                    tuple(sorted({row.contributor for row in rows})),
+                )
+            )
     return lines

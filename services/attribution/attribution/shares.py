@@ -65,13 +65,22 @@ class Shares:
     """Why nothing is attributable; "" when something is."""
 
 
-def attribute(trained: Scores, owners: Owners, control: Scores, contributors: int,
-              parameters: ShareParameters, generator: np.random.Generator) -> Shares:
+def attribute(
+    trained: Scores,
+    owners: Owners,
+    control: Scores,
+    contributors: int,
+    parameters: ShareParameters,
+    generator: np.random.Generator,
+) -> Shares:
     """Shares of `contributors` contributors. trained [clusters], owners [clusters] (-1: nobody), control
     [controls]."""
     if len(control) < parameters.min_controls:
-        return nothing(contributors, f"{len(control)} control clusters are too few to tell influence from "
-                                     f"chance; at least {parameters.min_controls} are needed")
+        return nothing(
+            contributors,
+            f"{len(control)} control clusters are too few to tell influence from "
+            f"chance; at least {parameters.min_controls} are needed",
+        )
     mass = float(np.maximum(trained, 0).sum())
     if mass <= 0:
         return nothing(contributors, "no training record has any positive influence on the answer")
@@ -93,16 +102,26 @@ def nothing(contributors: int, reason: str) -> Shares:
     return Shares((0,) * contributors, PPM, zeros, zeros, (1.0,) * contributors, 0.0, 0.0, 0.0, reason)
 
 
-def corrected_p_values(trained: Scores, owners: Owners, control: Scores, contributors: int,
-                       parameters: ShareParameters, generator: np.random.Generator) -> Scores:
+def corrected_p_values(
+    trained: Scores,
+    owners: Owners,
+    control: Scores,
+    contributors: int,
+    parameters: ShareParameters,
+    generator: np.random.Generator,
+) -> Scores:
     """Each contributor's test against the controls, Holm-corrected; 1 for one who is credited with no
     cluster."""
     p_values = np.ones(contributors)
     tested = np.unique(owners[owners >= 0])
     for owner in tested:
         p_values[owner] = null.permutation_p_value(
-            trained[owners == owner], control, parameters.threshold_quantile, parameters.permutations,
-            generator)
+            trained[owners == owner],
+            control,
+            parameters.threshold_quantile,
+            parameters.permutations,
+            generator,
+        )
     p_values[tested] = null.holm(p_values[tested])
     return p_values
 
@@ -116,20 +135,27 @@ def largest_remainder(weights: Sequence[float], total: int) -> list[int]:
     quotas = [weight * total / whole for weight in exact]
     parts = [int(quota) for quota in quotas]
     by_remainder = sorted(range(len(parts)), key=lambda place: (parts[place] - quotas[place], place))
-    for place in by_remainder[:total - sum(parts)]:
+    for place in by_remainder[: total - sum(parts)]:
         parts[place] += 1
     return parts
 
 
-def _fractions(above: Scores, owners: Owners, sizes: npt.NDArray[np.int64], chance: float,
-               mass: float) -> Scores:
+def _fractions(
+    above: Scores, owners: Owners, sizes: npt.NDArray[np.int64], chance: float, mass: float
+) -> Scores:
     owned = owners >= 0
     sums = np.bincount(owners[owned], weights=above[owned], minlength=len(sizes))
     return np.asarray(np.maximum(sums - sizes * chance, 0.0) / mass, dtype=np.float64)
 
 
-def _intervals(trained: Scores, owners: Owners, control: Scores, accepted: npt.NDArray[np.bool_],
-               parameters: ShareParameters, generator: np.random.Generator) -> tuple[Scores, Scores]:
+def _intervals(
+    trained: Scores,
+    owners: Owners,
+    control: Scores,
+    accepted: npt.NDArray[np.bool_],
+    parameters: ShareParameters,
+    generator: np.random.Generator,
+) -> tuple[Scores, Scores]:
     """Percentile intervals of the accepted contributors' shares, in ppm; (0, 0) for the others."""
     lower, upper = np.zeros(len(accepted)), np.zeros(len(accepted))
     if not accepted.any():

@@ -67,7 +67,9 @@ def _records(snapshot: ManifestSnapshot, lines: list[SnapshotLine]) -> Iterator[
     neither."""
     template = PromptTemplate(snapshot.prompt, snapshot.completion)
     if template.digest != snapshot.template_digest:
-        raise InconsistentSource(f"{snapshot.name}: the template is {template.digest}, not {snapshot.template_digest}")
+        raise InconsistentSource(
+            f"{snapshot.name}: the template is {template.digest}, not {snapshot.template_digest}"
+        )
     contributors = {line.record_digest: line.contributor for line in lines}
     if unknown := set(snapshot.records) - set(contributors):
         raise InconsistentSource(f"{snapshot.name} has no record {min(unknown)}, which was trained on")
@@ -76,8 +78,14 @@ def _records(snapshot: ManifestSnapshot, lines: list[SnapshotLine]) -> Iterator[
         if seen and line.split == CONTROL:
             raise InconsistentSource(f"{snapshot.name}: control record {line.record_digest} was trained on")
         if seen or line.split == CONTROL:
-            row = IndexRow(line.record_digest, line.cluster, line.contributor, contributors.get(line.cluster, ""),
-                           TRAINED if seen else CONTROL, seen)
+            row = IndexRow(
+                line.record_digest,
+                line.cluster,
+                line.contributor,
+                contributors.get(line.cluster, ""),
+                TRAINED if seen else CONTROL,
+                seen,
+            )
             yield SourceRecord(row, line.record, template)
 
 

@@ -83,8 +83,14 @@ class SuffixIndex:
         """How many of `words`, from the first on, stand together in some document."""
         query = _spaced(words)
         place = self._first(lambda suffix: suffix >= query, len(query))
-        length = max((_common(query, self._suffix(near, len(query)))
-                      for near in (place - 1, place) if 0 <= near < len(self.suffixes)), default=0)
+        length = max(
+            (
+                _common(query, self._suffix(near, len(query)))
+                for near in (place - 1, place)
+                if 0 <= near < len(self.suffixes)
+            ),
+            default=0,
+        )
         return max(0, query[:length].count(b" ") - 1)
 
     def _range(self, query: bytes) -> tuple[int, int]:
@@ -107,7 +113,7 @@ class SuffixIndex:
 
     def _suffix(self, place: int, length: int) -> bytes:
         start = int(self.suffixes[place])
-        return self.text[start:start + length]
+        return self.text[start : start + length]
 
 
 def _spaced(words: Sequence[str]) -> bytes:

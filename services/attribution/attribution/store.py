@@ -138,45 +138,78 @@ class Finished:
 
 def next_answer(session: Session, now: datetime) -> tuple[AnswerRow, str] | None:
     """The oldest pending answer that can be scored now, and its index's digest ("" for a base model's)."""
-    return session.execute(
-        select(AnswerRow, func.coalesce(IndexRow.digest, ""))
-        .outerjoin(IndexRow, AnswerRow.version_digest == IndexRow.version_digest)
-        .where(AnswerRow.pending, AnswerRow.not_before <= now,
-               (AnswerRow.version_digest == "") | (func.coalesce(IndexRow.digest, "") != ""))
-        .order_by(AnswerRow.id).limit(1)).tuples().first()
+    return (
+        session.execute(
+            select(AnswerRow, func.coalesce(IndexRow.digest, ""))
+            .outerjoin(IndexRow, AnswerRow.version_digest == IndexRow.version_digest)
+            .where(
+                AnswerRow.pending,
+                AnswerRow.not_before <= now,
+                (AnswerRow.version_digest == "") | (func.coalesce(IndexRow.digest, "") != ""),
+            )
+            .order_by(AnswerRow.id)
+            .limit(1)
+        )
+        .tuples()
+        .first()
+    )
 
 
 def finish(session: Session, answer_id: str, finished: Finished) -> bool:
     """Turns a pending answer into a scored one; False when it is scored already, and then nothing changes."""
-    result = cast("CursorResult[Any]", session.execute(
-        update(AnswerRow).where(AnswerRow.id == answer_id, AnswerRow.pending).values(
-            pending=False, event=b"", record=finished.record, digest=finished.digest,
-            score_time=finished.score_time, unattributed_ppm=finished.unattributed_ppm,
-            naive_control_ppm=finished.naive_control_ppm, control_check_ppm=finished.control_check_ppm)))
+    result = cast(
+        "CursorResult[Any]",
+        session.execute(
+            update(AnswerRow)
+            .where(AnswerRow.id == answer_id, AnswerRow.pending)
+            .values(
+                pending=False,
+                event=b"",
+                record=finished.record,
+                digest=finished.digest,
+                score_time=finished.score_time,
+                unattributed_ppm=finished.unattributed_ppm,
+                naive_control_ppm=finished.naive_control_ppm,
+                control_check_ppm=finished.control_check_ppm,
+            )
+        ),
+    )
     return result.rowcount == 1
 
 
 def next_index(session: Session, now: datetime) -> tuple[IndexRow, ModelVersionRow] | None:
     """The index that has waited longest, and its version."""
-    return session.execute(
-        select(IndexRow, ModelVersionRow).join(ModelVersionRow, IndexRow.model_version == ModelVersionRow.name)
-        .where(IndexRow.digest == "", IndexRow.not_before <= now)
-        .order_by(IndexRow.wanted, IndexRow.model_version).limit(1)).tuples().first()
+    return (
+        session.execute(
+            select(IndexRow, ModelVersionRow)
+            .join(ModelVersionRow, IndexRow.model_version == ModelVersionRow.name)
+            .where(IndexRow.digest == "", IndexRow.not_before <= now)
+            .order_by(IndexRow.wanted, IndexRow.model_version)
+            .limit(1)
+        )
+        .tuples()
+        .first()
+    )
 
 
 def versions_without_index(session: Session) -> Sequence[ModelVersionRow]:
     """Known versions that pending answers wait for and nobody has asked an index of."""
     waiting = select(AnswerRow.version_digest).where(AnswerRow.pending).distinct()
     return session.scalars(
-        select(ModelVersionRow).outerjoin(IndexRow, IndexRow.version_digest == ModelVersionRow.version_digest)
-        .where(IndexRow.version_digest.is_(None), ModelVersionRow.version_digest.in_(waiting))).all()
+        select(ModelVersionRow)
+        .outerjoin(IndexRow, IndexRow.version_digest == ModelVersionRow.version_digest)
+        .where(IndexRow.version_digest.is_(None), ModelVersionRow.version_digest.in_(waiting))
+    ).all()
 
 
 def want_index(session: Session, version: ModelVersionRow, now: datetime) -> None:
     """Asks for a version's index, once."""
     if session.get(IndexRow, version.version_digest) is None:
-        session.add(IndexRow(model_version=version.name, version_digest=version.version_digest, wanted=now,
-                             not_before=now))
+        session.add(
+            IndexRow(
+                model_version=version.name, version_digest=version.version_digest, wanted=now, not_before=now
+            )
+        )
 
 
 def answers(session: Session, model_version: str, before: str, limit: int) -> Sequence[AnswerRow]:

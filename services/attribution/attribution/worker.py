@@ -49,8 +49,9 @@ class ScoringTask:
 class ScoringWorker:
     """Scores until it is stopped."""
 
-    def __init__(self, engine: Engine, objects: ObjectStore, models: GradientSource,
-                 parameters: ScoringParameters) -> None:
+    def __init__(
+        self, engine: Engine, objects: ObjectStore, models: GradientSource, parameters: ScoringParameters
+    ) -> None:
         self._engine = engine
         self._objects = objects
         self._models = models
@@ -76,7 +77,9 @@ class ScoringWorker:
             self._commit(task, scored)
             metrics.answer_scored(scored.unattributed_ppm, time.monotonic() - started)
         except Exception:
-            logger.exception("scoring %s failed %d times, again later", task.answer.inference, task.failures + 1)
+            logger.exception(
+                "scoring %s failed %d times, again later", task.answer.inference, task.failures + 1
+            )
             metrics.scoring_failed()
             self._postpone(task)
         return True
@@ -84,7 +87,9 @@ class ScoringWorker:
     def _score(self, task: ScoringTask) -> Scored:
         if not task.index_digest:
             return Scored(PPM, unattributable(task.answer, None))
-        return score(task.answer, task.index_digest, self._index(task.index_digest), self._models, self._parameters)
+        return score(
+            task.answer, task.index_digest, self._index(task.index_digest), self._models, self._parameters
+        )
 
     def _index(self, digest: str) -> index.AttributionIndex:
         if digest not in self._indexes:
@@ -98,14 +103,16 @@ class ScoringWorker:
         now = utc_now()
         data = record.to_bytes(task.answer, scored, now)
         check = scored.reliability.control_check_ppm if scored.reliability else 0
-        finished = store.Finished(data, sha256_bytes(data), now, scored.unattributed_ppm,
-                                  scored.naive_control_ppm, check)
+        finished = store.Finished(
+            data, sha256_bytes(data), now, scored.unattributed_ppm, scored.naive_control_ppm, check
+        )
 
         def write(session: Session) -> None:
             if not store.finish(session, task.id, finished):
                 return  # another process was first: its record stands
             session.add_all(_share_rows(task.id, data))
             attribution_scored(session, session.get_one(store.AnswerRow, task.id), now)
+
         run_in_transaction(self._engine, write)
 
     def _postpone(self, task: ScoringTask) -> None:
@@ -114,8 +121,12 @@ class ScoringWorker:
         later = utc_now() + timedelta(seconds=backoff.delay_s(failures))
 
         def write(session: Session) -> None:
-            session.execute(update(store.AnswerRow).where(store.AnswerRow.id == task.id)
-                            .values(failures=failures, not_before=later))
+            session.execute(
+                update(store.AnswerRow)
+                .where(store.AnswerRow.id == task.id)
+                .values(failures=failures, not_before=later)
+            )
+
         run_in_transaction(self._engine, write)
 
 
@@ -131,7 +142,14 @@ def _next(session: Session) -> ScoringTask | None:
 def _share_rows(answer_id: str, data: bytes) -> list[store.ShareRow]:
     """From the record itself, so that totals and records cannot disagree."""
     return [
-        store.ShareRow(answer=answer_id, contributor=share["contributor"], ppm=share["ppm"],
-                       naive_ppm=share["naive_ppm"], lexical_ppm=share["lexical_ppm"],
-                       record_count=share["record_count"], cluster_count=share["cluster_count"])
-        for share in json.loads(data)["shares"]]
+        store.ShareRow(
+            answer=answer_id,
+            contributor=share["contributor"],
+            ppm=share["ppm"],
+            naive_ppm=share["naive_ppm"],
+            lexical_ppm=share["lexical_ppm"],
+            record_count=share["record_count"],
+            cluster_count=share["cluster_count"],
+        )
+        for share in json.loads(data)["shares"]
+    ]

@@ -57,10 +57,21 @@ def one_thread() -> Iterator[None]:
 def tiny_llama(vocabulary: int = 64, hidden: int = 32, layers: int = 2, seed: int = 0) -> LlamaForCausalLM:
     """A random Llama of a few thousand weights."""
     torch.manual_seed(seed)
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=48, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True,
-        bos_token_id=1, eos_token_id=2, pad_token_id=0))
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=hidden,
+            intermediate_size=48,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=128,
+            tie_word_embeddings=True,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+        )
+    )
 
 
 @pytest.fixture
@@ -111,21 +122,32 @@ class World:
     def version_digest(self) -> str:
         return digest_json([self.base_digest, self.adapter_digest, self.manifest_digest])
 
-    def answer(self, text: str, colour: str, inference: str | None = None, by_base: bool = False) \
-            -> inference_pb2.InferenceCompleted:
+    def answer(
+        self, text: str, colour: str, inference: str | None = None, by_base: bool = False
+    ) -> inference_pb2.InferenceCompleted:
         """An answer's event, as inference would send it."""
         prompt = TEMPLATE.render_prompt({"text": text})
         model = inference_pb2.ServedModel(name="baseModels/tiny", base_digest=self.base_digest)
         if not by_base:
             model = inference_pb2.ServedModel(
-                name=VERSION, base_digest=self.base_digest, adapter_digest=self.adapter_digest,
-                version_digest=self.version_digest, report_digest="sha256:" + "e" * 64)
+                name=VERSION,
+                base_digest=self.base_digest,
+                adapter_digest=self.adapter_digest,
+                version_digest=self.version_digest,
+                report_digest="sha256:" + "e" * 64,
+            )
         prompt_ids, output_ids = token_ids(self.tokenizer, prompt), token_ids(self.tokenizer, f" {colour}")
         return inference_pb2.InferenceCompleted(
-            inference=inference or f"inferences/{ulid()}", model=model, prompt_token_ids=prompt_ids,
-            output_token_ids=output_ids, prompt=prompt, output=f" {colour}",
+            inference=inference or f"inferences/{ulid()}",
+            model=model,
+            prompt_token_ids=prompt_ids,
+            output_token_ids=output_ids,
+            prompt=prompt,
+            output=f" {colour}",
             usage=inference_pb2.Usage(input_tokens=len(prompt_ids), output_tokens=len(output_ids)),
-            principal="user", model_owner="builder")
+            principal="user",
+            model_owner="builder",
+        )
 
 
 @pytest.fixture(scope="session")
@@ -142,19 +164,32 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     seen = _train(model, tokenizer, trained, folder / "peft")
     torch.set_num_threads(threads)
     adapter_digest = adapter.publish(folder / "peft", base_digest, store)
-    return World(store, folder, compute, base_digest, adapter_digest,
-                 _manifest(store, base_digest, adapter_digest, lines, seen), tuple(lines), tokenizer)
+    return World(
+        store,
+        folder,
+        compute,
+        base_digest,
+        adapter_digest,
+        _manifest(store, base_digest, adapter_digest, lines, seen),
+        tuple(lines),
+        tokenizer,
+    )
 
 
 def _lines(generator: random.Random) -> list[SnapshotLine]:
-    lines = [_line(name, _phrase(generator, WORDS[name]), COLOURS[name], "train")
-             for name in WORDS for _ in range(20)]
+    lines = [
+        _line(name, _phrase(generator, WORDS[name]), COLOURS[name], "train")
+        for name in WORDS
+        for _ in range(20)
+    ]
     for original in lines[:10]:
         text = f"{original.record['text']} indeed"
         lines.append(_line("mallory", text, str(original.record["colour"]), "train", original.record_digest))
     odd = ("chair", "table", "shelf", "lamp", "desk", "stool")
-    lines += [_line("dave", _phrase(generator, odd), generator.choice(["grey", "white"]), "control")
-              for _ in range(60)]
+    lines += [
+        _line("dave", _phrase(generator, odd), generator.choice(["grey", "white"]), "control")
+        for _ in range(60)
+    ]
     return list({line.record_digest: line for line in lines}.values())
 
 
@@ -168,12 +203,14 @@ def _line(name: str, text: str, colour: str, split: str, cluster: str | None = N
     return SnapshotLine(digest, cluster or digest, split, contributor(name), record)
 
 
-def _train(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, lines: list[SnapshotLine],
-           folder: Path) -> Counter[str]:
+def _train(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, lines: list[SnapshotLine], folder: Path
+) -> Counter[str]:
     """A plain loop: 40 steps of 8 records, completion-only loss."""
     torch.manual_seed(0)
-    adapted = get_peft_model(model, LoraConfig(
-        r=4, lora_alpha=8, target_modules=list(adapter.ALL_LINEAR), task_type="CAUSAL_LM"))
+    adapted = get_peft_model(
+        model, LoraConfig(r=4, lora_alpha=8, target_modules=list(adapter.ALL_LINEAR), task_type="CAUSAL_LM")
+    )
     optimiser = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=5e-3)
     generator, seen = random.Random(1), Counter[str]()
     for _ in range(40):
@@ -184,8 +221,8 @@ def _train(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, lines: li
         ids = torch.zeros(8, longest, dtype=torch.long)
         labels = torch.full_like(ids, -100)
         for row, each in enumerate(encoded):
-            ids[row, :len(each.tokens)] = torch.tensor(each.tokens)
-            labels[row, each.completion_start:len(each.tokens)] = torch.tensor(each.completion)
+            ids[row, : len(each.tokens)] = torch.tensor(each.tokens)
+            labels[row, each.completion_start : len(each.tokens)] = torch.tensor(each.completion)
         adapted(input_ids=ids, labels=labels).loss.backward()
         optimiser.step()
         optimiser.zero_grad()
@@ -193,14 +230,34 @@ def _train(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, lines: li
     return seen
 
 
-def _manifest(store: ObjectStore, base_digest: str, adapter_digest: str, lines: list[SnapshotLine],
-              seen: Counter[str]) -> str:
+def _manifest(
+    store: ObjectStore, base_digest: str, adapter_digest: str, lines: list[SnapshotLine], seen: Counter[str]
+) -> str:
     data = write_lines(lines)
     names = sorted({line.contributor for line in lines})
     parties = [{"name": name, "payout_address": address(name.rsplit("/", 1)[1])} for name in names]
     snapshot = ManifestSnapshot(
-        SNAPSHOT, root(data), store.put_bytes(data), store.put_bytes(canonical_json({"contributors": parties})),
-        1.0, TEMPLATE.prompt, TEMPLATE.completion, TEMPLATE.digest, dict(seen))
-    return store.put_bytes(TrainingManifest(
-        base_digest, adapter_digest, (snapshot,), ManifestReplay("none", "", 0, 0), {"max_tokens": 128}, {}, 40, 0,
-        {}, {}).to_bytes())
+        SNAPSHOT,
+        root(data),
+        store.put_bytes(data),
+        store.put_bytes(canonical_json({"contributors": parties})),
+        1.0,
+        TEMPLATE.prompt,
+        TEMPLATE.completion,
+        TEMPLATE.digest,
+        dict(seen),
+    )
+    return store.put_bytes(
+        TrainingManifest(
+            base_digest,
+            adapter_digest,
+            (snapshot,),
+            ManifestReplay("none", "", 0, 0),
+            {"max_tokens": 128},
+            {},
+            40,
+            0,
+            {},
+            {},
+        ).to_bytes()
+    )

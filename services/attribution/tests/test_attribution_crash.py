@@ -37,11 +37,18 @@ def until(condition: Callable[[], Any], timeout_s: float = 120) -> Any:
 
 def start(state: Path, world: World) -> subprocess.Popen[bytes]:
     environment = os.environ | {
-        "OPENLEDGER_STATE_DIR": str(state), "OPENLEDGER_AUTH_MODE": "development", "OMP_NUM_THREADS": "1",
+        "OPENLEDGER_STATE_DIR": str(state),
+        "OPENLEDGER_AUTH_MODE": "development",
+        "OMP_NUM_THREADS": "1",
         "OPENLEDGER_OBJECT_STORE": str(world.folder / "objects"),
-        "OPENLEDGER_ATTRIBUTION_BATCH_TOKENS": "64"}
-    return subprocess.Popen([sys.executable, "-m", "attribution"], env=environment, stdout=subprocess.DEVNULL,
-                            stderr=(state / "log").open("ab"))
+        "OPENLEDGER_ATTRIBUTION_BATCH_TOKENS": "64",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "attribution"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=(state / "log").open("ab"),
+    )
 
 
 def count(state: Path, pending: bool) -> int:
@@ -56,19 +63,32 @@ def count(state: Path, pending: bool) -> int:
 
 
 @pytest.mark.server
-def test_killed_with_answers_pending_it_scores_each_once_when_it_is_back(world: World, tmp_path: Path) -> None:
+def test_killed_with_answers_pending_it_scores_each_once_when_it_is_back(
+    world: World, tmp_path: Path
+) -> None:
     log = open_event_log(f"embedded:{tmp_path}/events.db")
     log.ensure_topics([*topics.ALL])
-    version = events_pb2.ModelVersionChanged(model_version=trainer_pb2.ModelVersion(
-        name=world.version, state=trainer_pb2.MODEL_VERSION_STATE_PROMOTED, digest=world.version_digest,
-        base_digest=world.base_digest, adapter_digest=world.adapter_digest,
-        training_manifest_digest=world.manifest_digest))
+    version = events_pb2.ModelVersionChanged(
+        model_version=trainer_pb2.ModelVersion(
+            name=world.version,
+            state=trainer_pb2.MODEL_VERSION_STATE_PROMOTED,
+            digest=world.version_digest,
+            base_digest=world.base_digest,
+            adapter_digest=world.adapter_digest,
+            training_manifest_digest=world.manifest_digest,
+        )
+    )
     answers: list[inference_pb2.InferenceCompleted] = [
-        world.answer(f"fire ember flame ash {number}", "red") for number in range(6)]
+        world.answer(f"fire ember flame ash {number}", "red") for number in range(6)
+    ]
     sent = [new_event(topics.INFERENCE_COMPLETED_V1, answer.inference, answer, "test") for answer in answers]
     producer = log.producer()
-    producer.send([to_record(new_event(topics.MODEL_VERSION_V1, "models/colours", version, "test")),
-                   *(to_record(event) for event in sent)])
+    producer.send(
+        [
+            to_record(new_event(topics.MODEL_VERSION_V1, "models/colours", version, "test")),
+            *(to_record(event) for event in sent),
+        ]
+    )
 
     process = start(tmp_path, world)
     try:

@@ -61,16 +61,26 @@ class Running:
         producer.close()
 
     def seal(self, treasury: str) -> None:
-        self.send(topics.DATANET_SNAPSHOT_V1, self.world.datanet, datanet_events.SnapshotSealed(
-            snapshot=datanet_pb2.Snapshot(name=self.world.snapshot),
-            datanet=datanet_pb2.Datanet(name=self.world.datanet, treasury_address=treasury)))
+        self.send(
+            topics.DATANET_SNAPSHOT_V1,
+            self.world.datanet,
+            datanet_events.SnapshotSealed(
+                snapshot=datanet_pb2.Snapshot(name=self.world.snapshot),
+                datanet=datanet_pb2.Datanet(name=self.world.datanet, treasury_address=treasury),
+            ),
+        )
 
     def tell(self, name: str, state: Any, **changes: str) -> None:
         world = self.world
-        digests = {"digest": world.version_digest, "base_digest": world.base_digest,
-                   "adapter_digest": world.adapter_digest, "training_manifest_digest": world.manifest_digest}
+        digests = {
+            "digest": world.version_digest,
+            "base_digest": world.base_digest,
+            "adapter_digest": world.adapter_digest,
+            "training_manifest_digest": world.manifest_digest,
+        }
         message = trainer_events.ModelVersionChanged(
-            model_version=trainer_pb2.ModelVersion(name=name, state=state, **(digests | changes)))
+            model_version=trainer_pb2.ModelVersion(name=name, state=state, **(digests | changes))
+        )
         message.event_time.GetCurrentTime()
         self.send(topics.MODEL_VERSION_V1, name.partition("/versions/")[0], message)
 
@@ -79,7 +89,8 @@ class Running:
 
     def get(self, name: str, wait: bool = True) -> pb.Attribution:
         found: pb.Attribution = self.stub.GetAttribution(
-            pb.GetAttributionRequest(name=name, wait=wait), timeout=60)
+            pb.GetAttributionRequest(name=name, wait=wait), timeout=60
+        )
         return found
 
     def events_of(self, inference: str) -> list[Event[Any]]:
@@ -91,8 +102,13 @@ class Running:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[Running]:
     settings = AttributionSettings(
-        state_dir=tmp_path_factory.mktemp("state"), auth_mode="development", grace_s=2,
-        object_store=str(world.folder / "objects"), projection_width=8, span_min_words=2)
+        state_dir=tmp_path_factory.mktemp("state"),
+        auth_mode="development",
+        grace_s=2,
+        object_store=str(world.folder / "objects"),
+        projection_width=8,
+        span_min_words=2,
+    )
     service = build(settings)
     service.event_log.ensure_topics([*topics.ALL])
     with running(service, timeout_s=60):
@@ -145,8 +161,9 @@ def test_the_record_says_the_same_as_the_message(service: Running, world: World)
     found = service.get(answer.inference)
     record = json.loads(found.canonical_json)
     assert record["model"]["version_digest"] == found.model.version_digest == world.version_digest
-    assert [(share["contributor"], share["ppm"]) for share in record["shares"]] == \
-        [(share.contributor, share.ppm) for share in found.shares]
+    assert [(share["contributor"], share["ppm"]) for share in record["shares"]] == [
+        (share.contributor, share.ppm) for share in found.shares
+    ]
     assert record["index_digest"] == found.index_digest
 
 
@@ -188,12 +205,19 @@ def test_an_answer_whose_version_is_unknown_waits_and_holds_up_nobody(service: R
 
 
 def test_an_index_that_cannot_be_built_says_why(service: Running, world: World) -> None:
-    service.tell("models/broken/versions/1", PROMOTED, digest="sha256:" + "b" * 64,
-                 training_manifest_digest="sha256:" + "c" * 64)
+    service.tell(
+        "models/broken/versions/1",
+        PROMOTED,
+        digest="sha256:" + "b" * 64,
+        training_manifest_digest="sha256:" + "c" * 64,
+    )
 
     def broken() -> Any:
         indexes = service.stub.ListAttributionIndexes(pb.ListAttributionIndexesRequest()).indexes
-        return [index for index in indexes if index.model_version == "models/broken/versions/1" and index.error]
+        return [
+            index for index in indexes if index.model_version == "models/broken/versions/1" and index.error
+        ]
+
     (index,) = until(broken)
     assert not index.ready
     assert "sha256:" + "c" * 64 in index.error
@@ -205,13 +229,15 @@ def test_indexes_show_what_they_hold_and_come_in_pages(service: Running, world: 
     def ready() -> Any:
         indexes = service.stub.ListAttributionIndexes(pb.ListAttributionIndexesRequest()).indexes
         return [index for index in indexes if index.model_version == world.version and index.ready]
+
     (index,) = until(ready)
     assert index.control_count == 60
     assert index.progress.done == index.progress.total == index.record_count + index.control_count
     names, page_token = [], ""
     while True:
         page = service.stub.ListAttributionIndexes(
-            pb.ListAttributionIndexesRequest(page_size=1, page_token=page_token))
+            pb.ListAttributionIndexesRequest(page_size=1, page_token=page_token)
+        )
         names += [index.model_version for index in page.indexes]
         page_token = page.next_page_token
         if not page_token:
@@ -228,14 +254,22 @@ def test_unknown_answers_are_not_found_by_name(service: Running) -> None:
 
 
 def test_waiting_for_an_answer_ends_with_the_deadline_and_tells_what_is_known(
-        service: Running, world: World) -> None:
+    service: Running, world: World
+) -> None:
     never = world.answer("fire", "red")
     never.model.name, never.model.version_digest = "models/never/versions/1", "sha256:" + "f" * 64
     service.answer(never)
-    until(lambda: service.stub.SummarizeAttributions(
-        pb.SummarizeAttributionsRequest(model_version="models/never/versions/1")).pending_count)
+    until(
+        lambda: (
+            service.stub.SummarizeAttributions(
+                pb.SummarizeAttributionsRequest(model_version="models/never/versions/1")
+            ).pending_count
+        )
+    )
     started = time.monotonic()
-    found = service.stub.GetAttribution(pb.GetAttributionRequest(name=never.inference, wait=True), timeout=1.5)
+    found = service.stub.GetAttribution(
+        pb.GetAttributionRequest(name=never.inference, wait=True), timeout=1.5
+    )
     assert found.state == pb.ATTRIBUTION_STATE_PENDING
     assert 0.5 < time.monotonic() - started < 1.5
 
@@ -248,21 +282,28 @@ def test_lists_are_newest_first_and_come_in_pages(service: Running, world: World
         service.get(answer.inference)
     found, page_token = [], ""
     while True:
-        page = service.stub.ListAttributions(pb.ListAttributionsRequest(
-            model_version="baseModels/tiny", page_size=2, page_token=page_token))
+        page = service.stub.ListAttributions(
+            pb.ListAttributionsRequest(model_version="baseModels/tiny", page_size=2, page_token=page_token)
+        )
         found += [attribution.inference for attribution in page.attributions]
         page_token = page.next_page_token
         if not page_token:
             break
     assert found == sorted(found, reverse=True)
     assert {answer.inference for answer in answers} <= set(found)
-    assert isinstance(refusal(lambda: service.stub.ListAttributions(
-        pb.ListAttributionsRequest(page_token="%"))), InvalidArgument)
+    assert isinstance(
+        refusal(lambda: service.stub.ListAttributions(pb.ListAttributionsRequest(page_token="%"))),
+        InvalidArgument,
+    )
 
 
-def test_the_summary_shows_copier_and_controls_beside_naive_normalisation(service: Running, world: World) -> None:
-    answers = [world.answer(f"{' '.join(world.words[name][:4])} {number}", colour)
-               for number, (name, colour) in enumerate((("alice", "red"), ("bob", "blue")) * 3)]
+def test_the_summary_shows_copier_and_controls_beside_naive_normalisation(
+    service: Running, world: World
+) -> None:
+    answers = [
+        world.answer(f"{' '.join(world.words[name][:4])} {number}", colour)
+        for number, (name, colour) in enumerate((("alice", "red"), ("bob", "blue")) * 3)
+    ]
     for answer in answers:
         service.answer(answer)
     for answer in answers:

@@ -14,8 +14,12 @@ from transformers import LlamaForCausalLM
 from attribution.gradients import Example, PerExampleGradients, batches_by_length
 from attribution.projection import Layout, ProjectionSpec
 
-EXAMPLES = [Example((5, 6, 7), (8, 9)), Example((10, 11, 12, 13, 14), (15,)), Example((3,), (4, 5, 6, 7)),
-            Example((20, 21), (22,))]
+EXAMPLES = [
+    Example((5, 6, 7), (8, 9)),
+    Example((10, 11, 12, 13, 14), (15,)),
+    Example((3,), (4, 5, 6, 7)),
+    Example((20, 21), (22,)),
+]
 
 
 def looped(model: torch.nn.Module, example: Example) -> tuple[dict[str, torch.Tensor], float]:
@@ -26,11 +30,13 @@ def looped(model: torch.nn.Module, example: Example) -> tuple[dict[str, torch.Te
         parameters[name].requires_grad_(True)
     ids = torch.tensor([example.prompt_ids + example.completion_ids])
     labels = ids.clone()
-    labels[:, :len(example.prompt_ids)] = -100
+    labels[:, : len(example.prompt_ids)] = -100
     mean = model(input_ids=ids, labels=labels).loss
     loss = mean * len(example.completion_ids)
     gradients = torch.autograd.grad(loss, [parameters[name] for name in names])
-    return dict(zip((name.removesuffix(".default.weight") for name in names), gradients, strict=True)), loss.item()
+    return dict(
+        zip((name.removesuffix(".default.weight") for name in names), gradients, strict=True)
+    ), loss.item()
 
 
 def test_batched_gradients_equal_autograd_one_by_one(adapted: PeftModel) -> None:
@@ -41,8 +47,9 @@ def test_batched_gradients_equal_autograd_one_by_one(adapted: PeftModel) -> None
     for row, (by_name, loss) in enumerate(expected):
         assert losses[row] == pytest.approx(loss, rel=1e-5)
         for block in layout:
-            np.testing.assert_allclose(batch[row, block.span], by_name[block.name].numpy().ravel(),
-                                       rtol=1e-3, atol=2e-6)
+            np.testing.assert_allclose(
+                batch[row, block.span], by_name[block.name].numpy().ravel(), rtol=1e-3, atol=2e-6
+            )
 
 
 def test_projected_gradients_are_the_projection_of_the_full_ones(adapted: PeftModel) -> None:
@@ -56,8 +63,9 @@ def test_projected_gradients_are_the_projection_of_the_full_ones(adapted: PeftMo
         long_input = block.name.endswith(".lora_A")
         left = spec.matrix(block.name, "out", full.shape[0], 2 if long_input else 5, block.half)
         right = spec.matrix(block.name, "in", full.shape[1], 5 if long_input else 2, block.half)
-        np.testing.assert_allclose(projected[0, block.span], (left @ full @ right.T).ravel(),
-                                   rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(
+            projected[0, block.span], (left @ full @ right.T).ravel(), rtol=1e-3, atol=1e-5
+        )
 
 
 def test_inner_products_after_projection_are_unbiased() -> None:
@@ -80,9 +88,12 @@ def test_signs_depend_on_seed_half_block_and_side_and_on_nothing_else() -> None:
     one = spec.matrix("layer.lora_A", "in", 50, 4, 0)
     assert np.array_equal(one, ProjectionSpec(seed=1, halves=5).matrix("layer.lora_A", "in", 50, 4, 0))
     assert set(np.unique(one)) == {-0.5, 0.5}
-    for other in (spec.matrix("layer.lora_A", "in", 50, 4, 1), spec.matrix("layer.lora_B", "in", 50, 4, 0),
-                  spec.matrix("layer.lora_A", "out", 50, 4, 0),
-                  ProjectionSpec(seed=2).matrix("layer.lora_A", "in", 50, 4, 0)):
+    for other in (
+        spec.matrix("layer.lora_A", "in", 50, 4, 1),
+        spec.matrix("layer.lora_B", "in", 50, 4, 0),
+        spec.matrix("layer.lora_A", "out", 50, 4, 0),
+        ProjectionSpec(seed=2).matrix("layer.lora_A", "in", 50, 4, 0),
+    ):
         assert not np.array_equal(one, other)
 
 
@@ -120,5 +131,3 @@ def test_layout_survives_json() -> None:
     layout = Layout.of({"a": 3, "b": 5}, halves=2)
     assert Layout.from_json(layout.to_json()) == layout
     assert [span.stop - span.start for span in layout.half_spans] == [8, 8]
-
-

@@ -33,25 +33,51 @@ World = Any
 PARAMETERS = IndexParameters(ProjectionSpec(width=8))
 
 
-def build_index(world: World, folder: Path, gradients: Callable[..., FloatArray] | None = None,
-                stop: threading.Event | None = None) -> tuple[str, AdapterModels]:
+def build_index(
+    world: World,
+    folder: Path,
+    gradients: Callable[..., FloatArray] | None = None,
+    stop: threading.Event | None = None,
+) -> tuple[str, AdapterModels]:
     models = AdapterModels(world.store, folder / "models", world.compute, PARAMETERS.projection)
-    compute = gradients or (lambda examples: models.gradients(world.base_digest, world.adapter_digest, examples))
-    request = BuildRequest(world.manifest_digest, read_source(world.manifest_digest, world.store), PARAMETERS,
-                           models.compute, folder / "work", batch_tokens=256)
-    digest = build(request, compute, models.layout(world.base_digest, world.adapter_digest),
-                   models.tokenizer(world.base_digest), world.store, lambda *_: None, stop or threading.Event())
+    compute = gradients or (
+        lambda examples: models.gradients(world.base_digest, world.adapter_digest, examples)
+    )
+    request = BuildRequest(
+        world.manifest_digest,
+        read_source(world.manifest_digest, world.store),
+        PARAMETERS,
+        models.compute,
+        folder / "work",
+        batch_tokens=256,
+    )
+    digest = build(
+        request,
+        compute,
+        models.layout(world.base_digest, world.adapter_digest),
+        models.tokenizer(world.base_digest),
+        world.store,
+        lambda *_: None,
+        stop or threading.Event(),
+    )
     return digest, models
 
 
 @pytest.fixture(scope="module")
-def built(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, AttributionIndex, AdapterModels]:
+def built(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, AttributionIndex, AdapterModels]:
     digest, models = build_index(world, tmp_path_factory.mktemp("index"))
     return digest, index_module.load(digest, world.store), models
 
 
-def scored(world: World, built: tuple[str, AttributionIndex, AdapterModels], text: str, colour: str,
-           inference: str = "inferences/01KCB3Q6Z4S0V6XG1V2C3D4E5F") -> Scored:
+def scored(
+    world: World,
+    built: tuple[str, AttributionIndex, AdapterModels],
+    text: str,
+    colour: str,
+    inference: str = "inferences/01KCB3Q6Z4S0V6XG1V2C3D4E5F",
+) -> Scored:
     digest, index, models = built
     answer = Answer.from_event(world.answer(text, colour, inference))
     return score(answer, digest, index, models, ScoringParameters(span_min_words=2))
@@ -59,7 +85,8 @@ def scored(world: World, built: tuple[str, AttributionIndex, AdapterModels], tex
 
 @pytest.mark.parametrize(("name", "colour"), [("alice", "red"), ("bob", "blue"), ("carol", "green")])
 def test_the_contributor_whose_records_made_the_answer_gets_the_largest_share(
-        world: World, built: tuple[str, AttributionIndex, AdapterModels], name: str, colour: str) -> None:
+    world: World, built: tuple[str, AttributionIndex, AdapterModels], name: str, colour: str
+) -> None:
     found = scored(world, built, f"{' '.join(world.words[name][:4])} 77", colour)
     assert found.shares[0].contributor == world.contributor(name)
     assert found.shares[0].ppm > 2 * sum(share.ppm for share in found.shares[1:])
@@ -69,7 +96,8 @@ def test_the_contributor_whose_records_made_the_answer_gets_the_largest_share(
 
 
 def test_the_copier_gets_nothing_where_naive_normalisation_would_have_paid(
-        world: World, built: tuple[str, AttributionIndex, AdapterModels]) -> None:
+    world: World, built: tuple[str, AttributionIndex, AdapterModels]
+) -> None:
     found = scored(world, built, "fire ember flame ash 5", "red")
     mallory = next(share for share in found.shares if share.contributor == world.contributor("mallory"))
     assert (mallory.ppm, mallory.cluster_count) == (0, 0)
@@ -78,7 +106,8 @@ def test_the_copier_gets_nothing_where_naive_normalisation_would_have_paid(
 
 
 def test_controls_are_never_paid_where_naive_normalisation_would_have_paid(
-        world: World, built: tuple[str, AttributionIndex, AdapterModels]) -> None:
+    world: World, built: tuple[str, AttributionIndex, AdapterModels]
+) -> None:
     found = scored(world, built, "fire ember flame ash 5", "red")
     assert world.contributor("dave") not in [share.contributor for share in found.shares]
     assert found.naive_control_ppm > 0
@@ -86,7 +115,8 @@ def test_controls_are_never_paid_where_naive_normalisation_would_have_paid(
 
 
 def test_scoring_again_gives_the_same_record(
-        world: World, built: tuple[str, AttributionIndex, AdapterModels]) -> None:
+    world: World, built: tuple[str, AttributionIndex, AdapterModels]
+) -> None:
     one, other = (scored(world, built, "fire ember flame ash 5", "red") for _ in range(2))
     answer = Answer.from_event(world.answer("x", "red", "inferences/01KCB3Q6Z4S0V6XG1V2C3D4E5F"))
     now = utc_now()
@@ -94,7 +124,8 @@ def test_scoring_again_gives_the_same_record(
 
 
 def test_spans_name_the_records_they_stand_in(
-        world: World, built: tuple[str, AttributionIndex, AdapterModels]) -> None:
+    world: World, built: tuple[str, AttributionIndex, AdapterModels]
+) -> None:
     line = next(line for line in world.lines if line.contributor == world.contributor("bob"))
     found = scored(world, built, str(line.record["text"]), "blue")
     span = max(found.spans, key=lambda span: span.end - span.start)
@@ -112,19 +143,23 @@ def test_reliability_is_measured(world: World, built: tuple[str, AttributionInde
 
 
 def test_answers_without_tokens_or_with_unknown_ones_are_not_attributable_and_say_why(
-        world: World, built: tuple[str, AttributionIndex, AdapterModels]) -> None:
+    world: World, built: tuple[str, AttributionIndex, AdapterModels]
+) -> None:
     digest, index, models = built
     answer = Answer.from_event(world.answer("fire", "red"))
-    for odd, reason in ((replace(answer, output_ids=()), "no tokens"),
-                        (replace(answer, prompt_ids=()), "left the prompt's tokens out"),
-                        (replace(answer, output_ids=(99_999,)), "does not know")):
+    for odd, reason in (
+        (replace(answer, output_ids=()), "no tokens"),
+        (replace(answer, prompt_ids=()), "left the prompt's tokens out"),
+        (replace(answer, output_ids=(99_999,)), "does not know"),
+    ):
         found = score(odd, digest, index, models, ScoringParameters())
         assert found.unattributed_ppm == PPM
         assert reason in found.unattributed_reason
 
 
 def test_an_interrupted_build_goes_on_and_gives_the_same_index(
-        world: World, built: tuple[str, AttributionIndex, AdapterModels], tmp_path: Path) -> None:
+    world: World, built: tuple[str, AttributionIndex, AdapterModels], tmp_path: Path
+) -> None:
     digest, _, models = built
     stop, batches = threading.Event(), []
 
@@ -133,6 +168,7 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_index(
         if len(batches) == 3:
             stop.set()
         return models.gradients(world.base_digest, world.adapter_digest, examples)
+
     with pytest.raises(Stopped):
         build_index(world, tmp_path, stopping, stop)
     first, batches[:] = sum(batches), []
@@ -144,7 +180,8 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_index(
 
 
 def test_an_index_is_what_its_digest_says(
-        world: World, built: tuple[str, AttributionIndex, AdapterModels]) -> None:
+    world: World, built: tuple[str, AttributionIndex, AdapterModels]
+) -> None:
     digest, index, _ = built
     assert index.save(world.store) == digest
     with pytest.raises(InvalidIndex):
@@ -152,7 +189,8 @@ def test_an_index_is_what_its_digest_says(
 
 
 def test_an_index_holds_what_was_seen_and_the_controls_and_nothing_else(
-        world: World, built: tuple[str, AttributionIndex, AdapterModels]) -> None:
+    world: World, built: tuple[str, AttributionIndex, AdapterModels]
+) -> None:
     seen = TrainingManifest.from_bytes(world.store.get_bytes(world.manifest_digest)).snapshots[0].records
     controls = {line.record_digest for line in world.lines if line.split == "control"}
     assert {row.record_digest for row in built[1].rows} == set(seen) | controls

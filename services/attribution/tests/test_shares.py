@@ -20,18 +20,33 @@ def name(contributor: str) -> str:
     return f"datanets/d/contributors/{contributor}"
 
 
-def row(number: int, contributor: str, split: str = TRAINED, cluster: int | None = None,
-        credited: str | None = None) -> IndexRow:
-    return IndexRow(f"r{number:04}", f"r{number if cluster is None else cluster:04}", name(contributor),
-                    name(credited or contributor), split, int(split == TRAINED))
+def row(
+    number: int,
+    contributor: str,
+    split: str = TRAINED,
+    cluster: int | None = None,
+    credited: str | None = None,
+) -> IndexRow:
+    return IndexRow(
+        f"r{number:04}",
+        f"r{number if cluster is None else cluster:04}",
+        name(contributor),
+        name(credited or contributor),
+        split,
+        int(split == TRAINED),
+    )
 
 
 @settings(max_examples=60)
-@given(arrays.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1, 1)),
-       arrays.arrays(np.float64, st.integers(0, 60), elements=st.floats(-1, 1)),
-       st.integers(1, 5), st.integers(0, 99))
-def test_shares_and_unattributed_add_up_to_a_million(trained: np.ndarray, control: np.ndarray,
-                                                     contributors: int, seed: int) -> None:
+@given(
+    arrays.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1, 1)),
+    arrays.arrays(np.float64, st.integers(0, 60), elements=st.floats(-1, 1)),
+    st.integers(1, 5),
+    st.integers(0, 99),
+)
+def test_shares_and_unattributed_add_up_to_a_million(
+    trained: np.ndarray, control: np.ndarray, contributors: int, seed: int
+) -> None:
     generator = np.random.default_rng(seed)
     owners = generator.integers(-1, contributors, size=len(trained))
     shares = attribute(trained, owners, control, contributors, QUICK, generator)
@@ -40,8 +55,10 @@ def test_shares_and_unattributed_add_up_to_a_million(trained: np.ndarray, contro
     assert bool(shares.reason) == (not any(shares.ppm))
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20).filter(lambda weights: sum(weights) > 0),
-       st.integers(0, PPM))
+@given(
+    st.lists(st.floats(0, 1e6), min_size=1, max_size=20).filter(lambda weights: sum(weights) > 0),
+    st.integers(0, PPM),
+)
 def test_largest_remainder_is_exact_and_never_off_by_one_or_more(weights: list[float], total: int) -> None:
     parts = largest_remainder(weights, total)
     assert sum(parts) == total
@@ -81,8 +98,10 @@ def test_false_attribution_at_random_influences_is_at_most_the_nominal_rate() ->
 
 def test_permutation_p_values_are_uniform_or_larger_under_the_null() -> None:
     generator = np.random.default_rng(2)
-    p_values = [permutation_p_value(generator.normal(size=25), generator.normal(size=60), 0.95, 199,
-                                    generator) for _ in range(400)]
+    p_values = [
+        permutation_p_value(generator.normal(size=25), generator.normal(size=60), 0.95, 199, generator)
+        for _ in range(400)
+    ]
     for level in (0.05, 0.2):
         assert np.mean(np.array(p_values) <= level) <= level + 2 * (level * (1 - level) / 400) ** 0.5
 
@@ -97,11 +116,19 @@ def outcome_with_copies(copies: int) -> tuple[dict[str, int], dict[str, int]]:
     rows += [row(200 + i, "copier", cluster=0, credited="author") for i in range(copies)]
     scores = np.concatenate([scores, np.full(copies, scores[0])])
     table = ClusterTable.of(rows)
-    shares = attribute(table.trained_means(scores), table.owners, table.control_means(scores),
-                       len(table.contributors), ShareParameters(), np.random.default_rng(4))
+    shares = attribute(
+        table.trained_means(scores),
+        table.owners,
+        table.control_means(scores),
+        len(table.contributors),
+        ShareParameters(),
+        np.random.default_rng(4),
+    )
     naive = naive_shares(table, scores)
-    return (dict(zip(table.contributors, shares.ppm, strict=True)),
-            dict(zip(table.contributors, naive.ppm, strict=True)))
+    return (
+        dict(zip(table.contributors, shares.ppm, strict=True)),
+        dict(zip(table.contributors, naive.ppm, strict=True)),
+    )
 
 
 def test_no_number_of_copies_changes_any_share_or_earns_the_copier_anything() -> None:
@@ -116,8 +143,12 @@ def test_naive_normalisation_would_have_paid_for_every_copy() -> None:
 
 
 def test_naive_normalisation_pays_the_copier_and_the_controls() -> None:
-    rows = [row(0, "author"), row(1, "copier", cluster=0, credited="author"),
-            row(2, "copier", cluster=0, credited="author"), row(3, "someone", CONTROL)]
+    rows = [
+        row(0, "author"),
+        row(1, "copier", cluster=0, credited="author"),
+        row(2, "copier", cluster=0, credited="author"),
+        row(3, "someone", CONTROL),
+    ]
     table = ClusterTable.of(rows)
     naive = naive_shares(table, np.array([0.5, 0.5, 0.5, 0.5]))
     by_name = dict(zip(table.contributors, naive.ppm, strict=True))

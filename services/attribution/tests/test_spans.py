@@ -16,7 +16,7 @@ TEXTS = st.lists(st.sampled_from(["a", "b", "cc", "é,", "ab", "名"]), max_size
 
 def occurrences(document: str, words: list[str]) -> int:
     there = re.findall(r"\w+", document)
-    return sum(there[place:place + len(words)] == words for place in range(len(there) - len(words) + 1))
+    return sum(there[place : place + len(words)] == words for place in range(len(there) - len(words) + 1))
 
 
 Spans = list[tuple[int, int, int, tuple[int, ...]]]
@@ -31,18 +31,24 @@ def brute_force(documents: list[str], text: str, min_words: int) -> Spans:
             counts = [occurrences(document, sought) for document in documents]
             if any(counts):
                 spans.append((first, stop, sum(counts), tuple(np.flatnonzero(counts))))
-    maximal = [span for span in spans
-               if not any(other != span and other[0] <= span[0] and span[1] <= other[1] for other in spans)]
-    return [(words[first].start(), words[stop - 1].end(), count, holders)
-            for first, stop, count, holders in maximal]
+    maximal = [
+        span
+        for span in spans
+        if not any(other != span and other[0] <= span[0] and span[1] <= other[1] for other in spans)
+    ]
+    return [
+        (words[first].start(), words[stop - 1].end(), count, holders)
+        for first, stop, count, holders in maximal
+    ]
 
 
 @given(st.lists(TEXTS, max_size=5), TEXTS, st.integers(1, 3))
 def test_spans_are_those_of_brute_force(documents: list[str], text: str, min_words: int) -> None:
     found = SuffixIndex.of(documents).matches(text, min_words, max_documents=100)
-    assert [(span.start, span.end, span.occurrence_count, span.documents) for span in found] == \
-        brute_force(documents, text, min_words)
-    assert all(span.text == text[span.start:span.end] for span in found)
+    assert [(span.start, span.end, span.occurrence_count, span.documents) for span in found] == brute_force(
+        documents, text, min_words
+    )
+    assert all(span.text == text[span.start : span.end] for span in found)
 
 
 @given(st.lists(st.text(max_size=20), max_size=4), st.text(max_size=8))
@@ -76,6 +82,7 @@ def test_a_span_needs_a_word() -> None:
 
 def test_punctuation_between_words_does_not_count_and_case_does() -> None:
     index = SuffixIndex.of(["used PowerShell, then WMI."])
-    assert [span.text for span in index.matches("used PowerShell then - WMI", 2, 10)] == \
-        ["used PowerShell then - WMI"]
+    assert [span.text for span in index.matches("used PowerShell then - WMI", 2, 10)] == [
+        "used PowerShell then - WMI"
+    ]
     assert index.matches("Used powershell", 1, 10) == []
