@@ -7,7 +7,6 @@ So what was acknowledged is durable, and what a cut stream did not acknowledge m
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Sequence
 
 from sqlalchemy import Engine
@@ -33,7 +32,7 @@ class Intake:
         self._engine = engine
         self._gate_items = gate_items
         # Batches of one Datanet conflict, and the database would find out late: they wait for each other here.
-        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._turns: dict[str, threading.Lock] = {}
 
     def open(self, principal: Principal, name: ContributorName) -> Inlet:
         """The way in for one contributor.
@@ -45,7 +44,9 @@ class Intake:
             datanet = find_datanet(session, DatanetName(name.datanet))
         check_contributor(principal, contributor)
         rules = self._gate_items.rules(datanet)
-        return Inlet(self._engine, self._turns[datanet.name], datanet, name, rules)
+        return Inlet(
+            self._engine, self._turns.setdefault(datanet.name, threading.Lock()), datanet, name, rules
+        )
 
 
 class Inlet:

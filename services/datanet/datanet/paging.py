@@ -19,22 +19,22 @@ def size(asked: int) -> int:
     return asked or DEFAULT_SIZE
 
 
-def after(token: str) -> str:
+def after(page_token: str) -> str:
     """The key a page begins after; "" from the beginning. Raises InvalidArgument for a token we did not make."""
     try:
-        key = base64.urlsafe_b64decode(token.encode("ascii")).decode("ascii")
+        key = base64.urlsafe_b64decode(page_token.encode("ascii")).decode("ascii")
     except (ValueError, binascii.Error):
-        raise _unknown(token) from None
+        raise _unknown(page_token) from None
     if not key.isprintable():
-        raise _unknown(token)
+        raise _unknown(page_token)
     return key
 
 
-def after_number(token: str) -> int:
+def after_number(page_token: str) -> int:
     """The number a page begins after; 0 from the beginning. Raises InvalidArgument for a token we did not make."""
-    key = after(token)
+    key = after(page_token)
     if key and not (key.isdigit() and len(key) < 19):
-        raise _unknown(token)
+        raise _unknown(page_token)
     return int(key or 0)
 
 
@@ -43,10 +43,15 @@ def cut(found: Sequence[T], page_size: int, key: Callable[[T], object]) -> tuple
     page = found[:page_size]
     if len(found) <= page_size:
         return page, ""
-    return page, base64.urlsafe_b64encode(str(key(page[-1])).encode()).decode()
+    return page, token(key(page[-1]))
 
 
-def _unknown(token: str) -> InvalidArgument:
+def token(key: object) -> str:
+    """The token of a page that begins after `key`."""
+    return base64.urlsafe_b64encode(str(key).encode()).decode()
+
+
+def _unknown(page_token: str) -> InvalidArgument:
     return InvalidArgument(
-        "page_token", "page_token", "must be the next_page_token of a previous answer", token
+        "page_token", "page_token", "must be the next_page_token of a previous answer", page_token
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Engine
@@ -17,6 +17,8 @@ from identity.names import ContributorName, DatanetName, RecordName
 from servicekit.auth import Principal
 from servicekit.database import reading, run_in_transaction
 from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound
+
+_MAX_PAGE_BYTES = 1 << 20
 
 
 class Review:
@@ -95,8 +97,20 @@ class Review:
             if contributor is not None:
                 find_contributor(session, contributor)
             contributor_id = contributor.contributor if contributor else ""
-            found = store.records.page(session, name, state, contributor_id, after, size + 1)
-        return paging.cut(found, size, lambda record: record.order)
+            records = store.records.page(session, name, state, contributor_id, after, size + 1)
+            return _page(records, size)
+
+
+def _page(records: Iterator[StoredRecord], size: int) -> tuple[Sequence[StoredRecord], str]:
+    """At most `size` records, fewer when they are long: an answer must fit into one message."""
+    taken: list[StoredRecord] = []
+    content_bytes = 0
+    for record in records:
+        content_bytes += len(record.content)
+        if taken and (len(taken) == size or content_bytes > _MAX_PAGE_BYTES):
+            return taken, paging.token(taken[-1].order)
+        taken.append(record)
+    return taken, ""
 
 
 def _check_reason(reason: str) -> None:

@@ -7,7 +7,6 @@ before the last step leaves objects that no one names and no snapshot; the same 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
@@ -35,7 +34,7 @@ class Sealing:
         self._engine = engine
         self._objects = objects
         # Two seals of one Datanet at once would do the same work twice and could be numbered against their order.
-        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._turns: dict[str, threading.Lock] = {}
 
     def seal(
         self,
@@ -51,7 +50,7 @@ class Sealing:
         PermissionDenied, InvalidArgument for a split that trains on nothing, FailedPrecondition without records.
         """
         rule.validate()
-        with self._turns[str(name)], metrics.SEAL_SECONDS.time():
+        with self._turns.setdefault(str(name), threading.Lock()), metrics.SEAL_SECONDS.time():
             with reading(self._engine) as session:
                 datanet = find_datanet(session, name)
                 check_curator(principal, datanet, "datanet.snapshots.seal")

@@ -325,6 +325,17 @@ def test_lists_come_in_pages(net: Any, encode: Encode, refusal: Refusal) -> None
     }
 
 
+def test_a_page_of_long_records_fits_into_a_message(net: Any, encode: Encode) -> None:
+    records = [encode(text, source=f"report {text} " * 800) for text in texts(60)]
+    assert {answer.state for answer in net.contribute(net.alice, records)} == {ACCEPTED}
+    page = net.owner.ListRecords(pb.ListRecordsRequest(parent=net.name, page_size=1000))
+    assert 10 < len(page.records) < 60
+    rest = net.owner.ListRecords(
+        pb.ListRecordsRequest(parent=net.name, page_size=1000, page_token=page.next_page_token)
+    )
+    assert rest.records[0].name not in {record.name for record in page.records}
+
+
 def test_every_change_is_told(net: Any, encode: Encode) -> None:
     answers = net.contribute(net.alice, [encode(texts(1)[0]), b"no record"])
     name = f"{net.name}/records/{digest_hex(answers[0].digest)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from sqlalchemy import case, delete, func, insert, select, update
 from sqlalchemy.orm import Session, defer
@@ -44,14 +44,15 @@ def page(
     contributor_id: str,
     after: int,
     limit: int,
-) -> list[StoredRecord]:
-    """Records in order of arrival, beyond `after`; of one state or contributor where given."""
+) -> Iterator[StoredRecord]:
+    """Records in order of arrival, beyond `after`; of one state or contributor where given. Read as they are taken."""
     query = select(RecordRow).where(RecordRow.datanet == name.datanet, RecordRow.seq > after)
     if state is not None:
         query = query.where(RecordRow.state == int(state))
     if contributor_id:
         query = query.where(RecordRow.contributor == contributor_id)
-    return [_record(row, row.content) for row in session.scalars(query.order_by(RecordRow.seq).limit(limit))]
+    rows = session.scalars(query.order_by(RecordRow.seq).limit(limit).execution_options(yield_per=20))
+    return (_record(row, row.content) for row in rows)
 
 
 def add(session: Session, made: Sequence[StoredRecord]) -> None:
