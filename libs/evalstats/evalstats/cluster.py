@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalstats.paired import Floats, Ints, cluster_sums
+from evalstats.paired import Floats, Ints, TooFewClusters, cluster_sums
 
 
 def cluster_standard_error(values: Floats, clusters: Ints) -> float:
@@ -12,12 +12,12 @@ def cluster_standard_error(values: Floats, clusters: Ints) -> float:
 
     Source: Miller, "Adding Error Bars to Evals" (arXiv 2411.00640), section 2.2, here with the factor G/(G-1)
     of the jackknife that the paper leaves out, because suites may have few clusters. With clusters of one
-    item it is the usual s/sqrt(n). Needs two or more clusters; biased low below about 20.
+    item it is the usual s/sqrt(n). Raises TooFewClusters below two; biased low below about 20.
     """
     sums, sizes = cluster_sums(values, clusters)
     count = len(sums)
     if count < 2:
-        raise ValueError("a standard error needs at least two clusters")
+        raise TooFewClusters("an interval needs at least two clusters of items; all items are of one")
     residuals = sums - values.mean() * sizes
     return float(np.sqrt(count / (count - 1) * np.sum(residuals**2)) / len(values))
 

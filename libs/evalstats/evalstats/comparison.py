@@ -69,7 +69,7 @@ class Comparison:
 
 
 def compare(pairs: PairedValues, margin: float, method: Method) -> Comparison:
-    """All statistics of one suite. Raises ValueError with fewer than two clusters: nothing can be inferred
+    """All statistics of one suite. Raises TooFewClusters with fewer than two: nothing can be inferred
     then."""
     gains = pairs.gains
     clusters = int(pairs.clusters.max()) + 1

@@ -31,6 +31,10 @@ class Metric(StrEnum):
         return self is Metric.ACCURACY
 
 
+class TooFewClusters(ValueError):
+    """All items hang together: there is one piece of evidence, and no way to tell how far it may be off."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """A two-sided interval and how it was made."""

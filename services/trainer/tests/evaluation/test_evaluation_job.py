@@ -26,7 +26,7 @@ from servicekit.objects import ObjectStore
 from trainer.evaluation.domain import EmptyDomainSuite
 from trainer.evaluation.job import EvaluationJob, EvaluationResult, UnknownSuite, default_orders, order
 from trainer.evaluation.message import blocking_findings, report_message
-from trainer.jobs.evaluate import evaluate
+from trainer.jobs.evaluate import run
 from trainer.jobs.files import JOB_FILE, RESULT_FILE, SnapshotInput, write_json
 from trainer.progress import read_progress
 
@@ -62,6 +62,13 @@ def _adapter(store: ObjectStore, base: str, folder: Path, strength: float) -> st
     (folder / adapters.CONFIG_FILE).write_text(json.dumps(config))
     save_file(weights, folder / adapters.WEIGHTS_FILE)
     return adapters.publish(folder, base, store)
+
+
+def evaluate(folder: Path) -> EvaluationResult:
+    run(folder)
+    result = EvaluationResult.read(folder)
+    assert result is not None
+    return result
 
 
 class World:
@@ -178,7 +185,7 @@ def test_job_that_died_between_suites_goes_on_with_the_first_missing_one(
     """Died for real: the process is killed in its second suite, then run again."""
     job = replace(world.job, cache_dir=str(tmp_path / "cache"))
     folder = world.folder_of(job, "killed")
-    command = [sys.executable, "-m", "trainer.jobs.evaluate", str(folder)]
+    command = [sys.executable, "-m", "trainer.jobs.evaluate", "--run", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while len(_scored(folder)) < 3:

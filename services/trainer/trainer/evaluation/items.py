@@ -2,8 +2,9 @@
 
     python -m trainer.evaluation.items export --out FILE
 
-writes JSON lines {"suite", "id", "text"}: prompt and right answer of every item that a sample could hold, so that the
-file does not depend on a sample's size or seed. The domain suite is left out: its items are the Datanet's own.
+writes JSON lines {"suite", "id", "text"}: prompt and right answer of every item that a sample could hold, so
+that the file does not depend on a sample's size or seed. The domain suite is left out: its items are the
+Datanet's own.
 """
 
 from __future__ import annotations

