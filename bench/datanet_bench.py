@@ -71,7 +71,11 @@ class Platform:
     def create(self, datanet: str, contributors: int) -> list[str]:
         """A Datanet with gate items and contributors; returns their names."""
         items = (
-            {"suite": "bench", "item": str(n), "text": " ".join(random.Random(f"item {n}").choices(WORDS, k=40))}
+            {
+                "suite": "bench",
+                "item": str(n),
+                "text": " ".join(random.Random(f"item {n}").choices(WORDS, k=40)),
+            }
             for n in range(1, 1001)
         )
         data = "\n".join(map(json.dumps, items)).encode()
