@@ -261,19 +261,28 @@ class ConsumerRunner:
         done.clear()
 
     def _keep_house(self) -> None:
-        """Now and then: report the lag, forget inbox rows that can't be needed any more."""
+        """Now and then: report the lag, forget inbox rows that can't be needed any more. May fail harmlessly."""
         now = time.monotonic()
-        if now - self._lag_at >= _LAG_EVERY_S:
-            self._lag_at = now
-            for topic in self._topics:
-                for number, records in self._event_log.lag(self._group, topic.name).items():
-                    delivery_metrics.LAG.labels(self._group, topic.name, str(number)).set(records)
-        if self._engine is not None and now - self._pruned_at >= _PRUNE_EVERY_S:
-            self._pruned_at = now
-            finite = [topic.retention_hours for topic in self._topics if topic.retention_hours is not None]
-            if len(finite) == len(self._topics):  # a topic kept for ever can be read again from its beginning
-                with transaction(self._engine) as session:
-                    inbox.prune(session, self._group, older_than_hours=2 * max(finite))
+        try:
+            if now - self._lag_at >= _LAG_EVERY_S:
+                self._lag_at = now
+                self._report_lag()
+            if self._engine is not None and now - self._pruned_at >= _PRUNE_EVERY_S:
+                self._pruned_at = now
+                self._prune_inbox(self._engine)
+        except Exception:
+            logger.warning("housekeeping of consumer %s failed", self._group, exc_info=True)
+
+    def _report_lag(self) -> None:
+        for topic in self._topics:
+            for number, records in self._event_log.lag(self._group, topic.name).items():
+                delivery_metrics.LAG.labels(self._group, topic.name, str(number)).set(records)
+
+    def _prune_inbox(self, engine: Engine) -> None:
+        finite = [topic.retention_hours for topic in self._topics if topic.retention_hours is not None]
+        if len(finite) == len(self._topics):  # a topic kept for ever can be read again from its beginning
+            with transaction(engine) as session:
+                inbox.prune(session, self._group, older_than_hours=2 * max(finite))
 
 
 def _topic(topic: str | Topic) -> Topic:

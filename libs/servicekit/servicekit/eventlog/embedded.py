@@ -14,6 +14,7 @@ import contextlib
 import json
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ class EmbeddedEventLog:
         _sqlite.prepare(self._path)
         self._lock = threading.Lock()
         self._connection = _sqlite.connect(self._path, "FULL")
-        self._open: list[EmbeddedProducer | EmbeddedConsumer] = []
+        self._open: weakref.WeakSet[EmbeddedProducer | EmbeddedConsumer] = weakref.WeakSet()
 
     def ensure_topics(self, topics: Iterable[Topic]) -> None:
         """Make what is missing; the retention of what exists is brought up to date, its partitions stay."""
@@ -68,7 +69,7 @@ class EmbeddedEventLog:
     def producer(self) -> EmbeddedProducer:
         """A producer with its own connection."""
         producer = EmbeddedProducer(self._path)
-        self._open.append(producer)
+        self._open.add(producer)
         return producer
 
     def consumer(
@@ -76,7 +77,7 @@ class EmbeddedEventLog:
     ) -> EmbeddedConsumer:
         """A member of `group`; joins at its first poll."""
         consumer = EmbeddedConsumer(self._path, group, sorted(topics), session_timeout_s)
-        self._open.append(consumer)
+        self._open.add(consumer)
         return consumer
 
     def end_offsets(self, topic: str) -> dict[int, int]:
@@ -104,7 +105,7 @@ class EmbeddedEventLog:
 
     def close(self) -> None:
         """Close the log with its producers and consumers."""
-        for part in self._open:
+        for part in list(self._open):
             part.close()
         with self._lock:
             self._connection.close()

@@ -18,6 +18,7 @@ partition that
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -55,7 +56,7 @@ class KafkaEventLog:
         self._lock = threading.Lock()
         self._admin: Any = None
         self._partitions: dict[str, list[int]] = {}
-        self._open: list[KafkaLogProducer | KafkaGroupConsumer] = []
+        self._open: weakref.WeakSet[KafkaLogProducer | KafkaGroupConsumer] = weakref.WeakSet()
 
     def ensure_topics(self, topics: Iterable[Topic]) -> None:
         """Make the topics that are missing, with the brokers' default replication; others are left as they are."""
@@ -78,7 +79,7 @@ class KafkaEventLog:
     def producer(self) -> KafkaLogProducer:
         """A producer; connects at its first send."""
         producer = KafkaLogProducer(self._servers, self)
-        self._open.append(producer)
+        self._open.add(producer)
         return producer
 
     def consumer(
@@ -86,7 +87,7 @@ class KafkaEventLog:
     ) -> KafkaGroupConsumer:
         """A member of `group`; connects and joins at its first poll."""
         consumer = KafkaGroupConsumer(self._servers, group, sorted(topics), session_timeout_s, self.require)
-        self._open.append(consumer)
+        self._open.add(consumer)
         return consumer
 
     def end_offsets(self, topic: str) -> dict[int, int]:
@@ -110,7 +111,7 @@ class KafkaEventLog:
 
     def close(self) -> None:
         """Close the log with its producers and consumers."""
-        for part in self._open:
+        for part in list(self._open):
             part.close()
         with self._lock:
             if self._admin is not None:
