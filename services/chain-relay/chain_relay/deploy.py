@@ -17,9 +17,10 @@ from typing import Any
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
+from requests import RequestException
 from web3 import Web3
 from web3.contract.contract import Contract
-from web3.exceptions import TransactionNotFound
+from web3.exceptions import TransactionNotFound, Web3Exception
 from web3.types import TxReceipt
 
 from chain_relay.contracts import CONTRACT_OF, Deployment, load_artifact
@@ -51,12 +52,24 @@ class DeployPlan:
     """Longest wait for one transaction."""
 
 
+@dataclass(frozen=True)
+class _Sent:
+    """A transaction on its way, and how to see that its purpose is reached, by whichever transaction."""
+
+    purpose: str
+    hash: str
+    reached: Callable[[], bool]
+
+
 class _Deployer:
+    """Sends what is missing; `wait` ends a stage whose transactions do not need each other's effect."""
+
     def __init__(self, w3: Web3, signer: Signer, plan: DeployPlan) -> None:
         self._w3 = w3
         self._signer = signer
         self._plan = plan
         self._chain_id = int(w3.eth.chain_id)
+        self._sent: list[_Sent] = []
         self.found_some = False
         """Whether a contract was there before."""
 
@@ -70,7 +83,7 @@ class _Deployer:
             self.found_some = True
         else:
             self._send(f"deploy {name}", _PROXY, _SALT + code, lambda: bool(self._w3.eth.get_code(address)))
-            logger.info("deployed %s at %s", name, address)
+            logger.info("deploying %s at %s", name, address)
         return self._w3.eth.contract(address=address, abi=artifact.abi)
 
     def grant(self, contract: Contract, role_name: str) -> None:
@@ -96,7 +109,6 @@ class _Deployer:
             )
 
     def _send(self, purpose: str, to: str, data: bytes, reached: Callable[[], bool]) -> None:
-        """Sends a transaction and waits until its purpose is reached, by whichever transaction."""
         latest = self._w3.eth.get_block("latest")
         tip = int(self._w3.eth.max_priority_fee)
         gas = self._w3.eth.estimate_gas(
@@ -121,14 +133,20 @@ class _Deployer:
             )
         )
         self._w3.eth.send_raw_transaction(HexBytes(signed.raw))
+        self._sent.append(_Sent(purpose, signed.hash, reached))
+
+    def wait(self) -> None:
+        """Until the purposes of all that was sent are reached. Raises StartupError."""
         deadline = time.monotonic() + self._plan.patience_s
-        while not reached():
-            receipt = self._receipt(signed.hash)
-            if receipt is not None and not receipt["status"] and not reached():
-                raise StartupError(f"cannot {purpose}: transaction {signed.hash} was reverted")
-            if time.monotonic() > deadline:
-                raise StartupError(f"cannot {purpose}: not mined in {self._plan.patience_s:g} s")
-            time.sleep(0.05)
+        for sent in self._sent:
+            while not sent.reached():
+                receipt = self._receipt(sent.hash)
+                if receipt is not None and not receipt["status"] and not sent.reached():
+                    raise StartupError(f"cannot {sent.purpose}: transaction {sent.hash} was reverted")
+                if time.monotonic() > deadline:
+                    raise StartupError(f"cannot {sent.purpose}: not mined in {self._plan.patience_s:g} s")
+                time.sleep(0.05)
+        self._sent.clear()
 
     def _receipt(self, transaction_hash: str) -> TxReceipt | None:
         try:
@@ -140,8 +158,15 @@ class _Deployer:
 def deploy(w3: Web3, signer: Signer, plan: DeployPlan, file: Path) -> Deployment:
     """Deploys what is missing, gives the signer its roles, writes the addresses.
 
-    Raises StartupError: the chain lacks the deployment proxy, or a transaction fails.
+    Raises StartupError: the chain lacks the deployment proxy, goes away, or a transaction fails.
     """
+    try:
+        return _deploy(w3, signer, plan, file)
+    except (RequestException, Web3Exception) as error:
+        raise StartupError(f"the contracts are not (all) deployed, run it again: {error}") from error
+
+
+def _deploy(w3: Web3, signer: Signer, plan: DeployPlan, file: Path) -> Deployment:
     if not w3.eth.get_code(_PROXY):
         raise StartupError(f"chain {w3.eth.chain_id} has no deployment proxy at {_PROXY}")
     before = int(w3.eth.block_number)
@@ -156,12 +181,15 @@ def deploy(w3: Web3, signer: Signer, plan: DeployPlan, file: Path) -> Deployment
             "distributor", ["address", "address", "uint64"], [token.address, admin, plan.reward_delay_s]
         ),
     }
+    deployer.wait()
     development = int(w3.eth.chain_id) in DEVELOPMENT_CHAIN_IDS
     for name, role in _ROLES:
         if role != "MINTER_ROLE" or development:
             deployer.grant(contracts[name], role)
+    deployer.wait()
     if development and plan.funding:
         deployer.fund(token, contracts["distributor"])
+        deployer.wait()
     found = Deployment(
         chain_id=int(w3.eth.chain_id),
         # A run that finishes another's work does not know when that one began: events are sought from the start.

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import settled
-from relay_rig import AnvilRig
+from anvil import Anvil
+from relay_rig import AnvilRig, Died
 from web3 import Web3
 
 from chain_relay import rewards, store
 from chain_relay.chain import Call, CallReverts
-from chain_relay.deploy import DeployPlan, deploy
+from chain_relay.deploy import DeployPlan, check, deploy
 from chain_relay.observer import LedgerConflict
+from chain_relay.settings import Settings
+from chain_relay.signer import Signed, Signer, Unsigned, open_signer
 from chain_relay.tables import RewardRoot, RewardRootState
+from chain_relay.web3_chain import Web3Chain, connect
 from servicekit.database import reading
 
 pytestmark = pytest.mark.server
@@ -97,3 +102,39 @@ def test_deploying_again_finds_everything_in_place(anvil_rig: AnvilRig) -> None:
     again = deploy(rig.w3, rig.signer, plan, rig.settings.state_dir / "again.json")
     assert (again.ledger, again.distributor) == (rig.deployment.ledger, rig.deployment.distributor)
     assert rig.w3.eth.block_number == height
+
+
+class DyingSigner:
+    """A signer whose process ends before its n-th signature."""
+
+    def __init__(self, signer: Signer, signatures: int) -> None:
+        self._signer = signer
+        self._left = signatures
+        self.address = signer.address
+
+    def sign(self, transaction: Unsigned) -> Signed:
+        if not self._left:
+            raise Died
+        self._left -= 1
+        return self._signer.sign(transaction)
+
+
+@pytest.mark.parametrize("signatures", [0, 2, 5, 8])
+def test_a_deployment_that_was_killed_is_finished_by_the_next(tmp_path: Path, signatures: int) -> None:
+    signer = open_signer(31337, None, None, None)
+    plan = DeployPlan(Settings(auth_mode="development").artifacts, reward_delay_s=2, funding=1_000)
+    with Anvil() as node:
+        w3 = connect(node.url)
+        file = tmp_path / "contracts.json"
+        with pytest.raises(Died):
+            deploy(w3, DyingSigner(signer, signatures), plan, file)
+        assert not file.exists()
+        deployment = deploy(w3, signer, plan, file)
+        check(w3, deployment, file)
+        chain = Web3Chain(w3, deployment, plan.artifacts)
+        latest = chain.block("latest")
+        assert latest is not None
+        assert chain.distributor(latest).balance == 1_000
+        call = Call("ledger", "commit", (0, 0, 1, b"\x01" * 32, b"\x02" * 32))
+        assert chain.estimate(call, signer.address) > 21_000
+        assert w3.eth.get_transaction_count(w3.to_checksum_address(signer.address)) == 10
