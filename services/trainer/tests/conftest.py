@@ -76,7 +76,7 @@ class Trainer:
     """A running trainer and the hands that a test needs."""
 
     settings: TrainerSettings
-    runner: ScriptedRunner
+    runner: ScriptedRunner | None
     service: Service
     channels: list[grpc.Channel] = field(default_factory=list)
 
@@ -261,3 +261,9 @@ def trainer(settings: TrainerSettings) -> Iterator[Trainer]:
 def wait() -> Callable[[Callable[[], bool]], None]:
     """Waits for a condition, with a bound."""
     return eventually
+
+
+@pytest.fixture(scope="session")
+def house() -> type[Trainer]:
+    """For tests that bring their own service."""
+    return Trainer

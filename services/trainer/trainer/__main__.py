@@ -6,6 +6,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from openledger.trainer.v1.trainer_pb2_grpc import add_TrainerServiceServicer_to_server
 
@@ -28,8 +29,7 @@ def build(settings: TrainerSettings, runner: JobRunner | None = None) -> Service
     service = Service("trainer", settings, "trainer")
     base_models = BaseModels(settings.state_dir, settings.base_model_ids)
     if runner is None:
-        for name, value in client_environment(settings.state_dir).items():
-            os.environ.setdefault(name, value)
+        _authenticate(settings)
         runner = RayJobs(settings.ray_address)
     store = settings.object_store
     places = Places(store if "://" in store else str(Path(store).absolute()), str(settings.jobs_cache))
@@ -50,6 +50,13 @@ def build(settings: TrainerSettings, runner: JobRunner | None = None) -> Service
         "base models", partial(base_models.import_missing, settings.state_dir, settings.object_store)
     )
     return service
+
+
+def _authenticate(settings: TrainerSettings) -> None:
+    """A local head takes the token of our state folder; for any other, RAY_AUTH_MODE and its token are set outside."""
+    local = urlsplit(settings.ray_address).hostname in ("127.0.0.1", "localhost", "::1")
+    if local and "RAY_AUTH_MODE" not in os.environ:
+        os.environ.update(client_environment(settings.state_dir))
 
 
 if __name__ == "__main__":

@@ -44,10 +44,11 @@ def token_file(state_dir: Path) -> Path:
 def client_environment(state_dir: Path) -> dict[str, str]:
     """What a process needs in its environment, before it imports ray, to talk to this head.
 
-    Empty when there is no token file: then the environment already says how to authenticate.
+    Makes the token when it is missing: a client may start before its head.
     """
     path = token_file(state_dir)
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)} if path.is_file() else {}
+    _ensure_token(path)
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
 
 
 def ray_head(state_dir: Path, port: int = DEFAULT_PORT, cpus: int | None = None) -> RayHead:

@@ -1,0 +1,115 @@
+"""A real Ray, a real training, a real evaluation: the tiny model through the whole service."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openledger.trainer.v1 import trainer_pb2 as pb
+
+from modelkit.training_manifest import TrainingManifest
+from servicekit.testing import running
+from trainer.__main__ import build
+from trainer.jobs.ray_jobs import RayJobs
+from trainer.jobs.runner import JobStatus, RunnerUnavailable
+from trainer.ray_head import client_environment, ray_head
+from trainer.settings import TrainerSettings
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+SPEC = pb.TrainingSpec(
+    learning_rate=5e-3, steps=6, batch_size=4,
+    replay=pb.ReplaySpec(kind=pb.REPLAY_KIND_SELF_GENERATED, sequences=4, tokens_each=12, sequences_per_step=2),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ray_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerSettings]:
+    """Settings of a trainer beside a Ray head that runs until the module's tests are over."""
+    state = tmp_path_factory.mktemp("state")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    head = ray_head(state, port, cpus=2)
+    with pytest.MonkeyPatch.context() as patch, (state / "ray.log").open("wb") as log:
+        for name, value in client_environment(state).items():
+            patch.setenv(name, value)
+        process = subprocess.Popen(
+            head.argv, env={**os.environ, **head.environment}, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            yield TrainerSettings(
+                state_dir=state, auth_mode="development", base_models="tiny", log_level="WARNING",
+                ray_address=head.address, job_python=sys.executable)  # fmt: skip
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def test_ray_keeps_the_contract_of_a_runner(ray_settings: TrainerSettings, wait: Any, tmp_path: Path) -> None:
+    ray, mark = RayJobs(ray_settings.ray_address), tmp_path / "mark"
+    wait(lambda: takes(ray, "writes", f"echo once >> '{mark}'"), 120)
+    assert ray.status("never") is JobStatus.UNKNOWN
+    ray.stop("never")
+    ray.submit("writes", ["sh", "-c", f"echo twice >> '{mark}'"])
+    ray.submit("fails", ["sh", "-c", "exit 3"])
+    ray.submit("lasts", ["sleep", "600"])
+    wait(lambda: ray.status("writes") is JobStatus.SUCCEEDED, 60)
+    assert mark.read_text() == "once\n"
+    wait(lambda: ray.status("fails") is JobStatus.FAILED, 60)
+    ray.forget("lasts")
+    assert ray.status("lasts") is JobStatus.RUNNING
+    ray.stop("lasts")
+    wait(lambda: ray.status("lasts") is JobStatus.STOPPED, 60)
+    ray.forget("lasts")
+    assert ray.status("lasts") is JobStatus.UNKNOWN
+
+
+def takes(ray: RayJobs, id_: str, script: str) -> bool:
+    """Whether a Ray that may still be starting took a job."""
+    try:
+        ray.submit(id_, ["sh", "-c", script])
+    except RunnerUnavailable:
+        return False
+    return True
+
+
+def test_a_snapshot_becomes_an_evaluated_version(
+    ray_settings: TrainerSettings, house: Any, wait: Any
+) -> None:
+    with running(build(ray_settings)) as service:
+        trainer = house(ray_settings, None, service)
+        sealed = trainer.seal(records=40, held_out=24)
+        wait(lambda: list(trainer.stub().ListBaseModels(pb.ListBaseModelsRequest()).base_models) != [], 120)
+        run = trainer.create(spec=SPEC)
+        updates = list(trainer.stub().WatchTrainingRun(pb.WatchTrainingRunRequest(name=run.name)))
+        assert updates[-1].run.state == pb.RUN_STATE_SUCCEEDED, updates[-1].run.error
+        steps = [update.metrics for update in updates if update.HasField("metrics")]
+        assert [step.step for step in steps] == [1, 2, 3, 4, 5, 6]
+        assert steps[0].kl < 1e-5 < steps[-1].kl
+        assert steps[-1].loss < steps[0].loss
+        version = trainer.stub().GetModelVersion(
+            pb.GetModelVersionRequest(name=updates[-1].run.model_version)
+        )
+        manifest = TrainingManifest.from_bytes(service.objects.get_bytes(version.training_manifest_digest))
+        assert manifest.snapshots[0].root == sealed.root
+        assert sum(manifest.snapshots[0].records.values()) == 6 * 4
+        domain = pb.EvaluateModelVersionRequest.SuiteRequest(suite="domain", items=24)
+        evaluation = trainer.stub().EvaluateModelVersion(
+            pb.EvaluateModelVersionRequest(name=version.name, suites=[domain])
+        )
+        last = list(trainer.stub().WatchEvaluation(pb.WatchEvaluationRequest(name=evaluation.name)))[-1]
+        assert last.evaluation.state == pb.RUN_STATE_SUCCEEDED, last.evaluation.error
+        report = trainer.stub().GetEvaluationReport(
+            pb.GetEvaluationReportRequest(digest=last.evaluation.report_digest)
+        )
+        assert report.adapter_digest == version.adapter_digest
+        for channel in trainer.channels:
+            channel.close()
