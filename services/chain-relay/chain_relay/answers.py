@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from chain_relay.fee import Rates, fee_of
 from chain_relay.settings import checked_address
-from chain_relay.split import Accounts, Answer, Payout, ShareOf, SplitBps, split_fee
+from chain_relay.split import CONTRIBUTOR, TREASURY, Accounts, Answer, ShareOf, SplitBps, split_fee
 from chain_relay.tables import Earning, JournalEntry, ScoredAnswer
 from identity.digest import InvalidDigest, digest_to_bytes, sha256_bytes
 from identity.names import InferenceName, InvalidName
@@ -70,13 +70,15 @@ def record_answer(session: Session, scored: attribution_pb2.AttributionScored, t
                 for line, payout in enumerate(payouts)
             ],
         )
-    _release_named(session, payouts)
+    _release_named(session, answer)
     return True
 
 
-def _release_named(session: Session, payouts: list[Payout]) -> None:
+def _release_named(session: Session, answer: Answer) -> None:
     """Releases what was held for those whom this answer gives an address; almost always there is nothing."""
-    named = {(payout.kind, payout.beneficiary): payout.address for payout in payouts if payout.address}
+    given = {(CONTRIBUTOR, share.contributor): share.address for share in answer.shares}
+    given |= {(TREASURY, datanet): address for datanet, address in answer.treasuries.items()}
+    named = {key: address for key, address in given.items() if address}
     held = (
         select(JournalEntry.kind, JournalEntry.beneficiary)
         .where(
