@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "support"))
@@ -18,6 +19,10 @@ from chain_relay.chain import LedgerState
 from chain_relay.sealing import open_ledger
 from servicekit.database import engine as open_engine
 from servicekit.database import migrate, transaction
+
+# Property tests measure truth, not time: on a busy machine an example may take long.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 @pytest.fixture
