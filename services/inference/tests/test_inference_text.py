@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.text import StopText, TextStream
-from modelkit.tiny import _tokenizer
+from modelkit import base_model
+from modelkit.tiny import create_tiny
+from servicekit.objects import ObjectStore
 
-TOKENIZER: Any = _tokenizer()
+
+def _tokenizer() -> Any:
+    with tempfile.TemporaryDirectory() as name:
+        store = ObjectStore(f"{name}/objects")
+        folder = base_model.materialise(create_tiny(store), store, Path(name) / "cache")
+        return base_model.load_tokenizer(folder)
+
+
+TOKENIZER = _tokenizer()
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 EMOJI = st.text(st.sampled_from("👩‍🔬🏳️‍🌈é漢字🎉\ufffdab \n"), max_size=30)
 
