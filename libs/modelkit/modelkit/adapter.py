@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from identity.digest import canonical_json
 from modelkit.base_model import link_files
@@ -68,14 +68,15 @@ class Adapter:
 def publish(folder: Path, base_digest: str, store: ObjectStore) -> str:
     """Checks and stores what PEFT's `save_pretrained` wrote; returns the adapter digest.
 
-    The configuration is rewritten in our schema: the digest depends on what the adapter is, not on the
-    paths and library versions that PEFT notes beside it. Raises InvalidAdapter.
+    Both files are written anew, configuration in our schema and weights without their header's notes: the
+    digest depends on what the adapter is, not on paths, library versions or who saved it. Raises
+    InvalidAdapter.
     """
     config = _peft_config(_read_json(folder / CONFIG_FILE))
     _weights(folder / WEIGHTS_FILE, config)
     files = {
         CONFIG_FILE: store.put_bytes(canonical_json(_config_json(config, base_digest))),
-        WEIGHTS_FILE: store.put_file(folder / WEIGHTS_FILE),
+        WEIGHTS_FILE: store.put_bytes(save(load_file(folder / WEIGHTS_FILE))),
     }
     return store.put_bytes(canonical_json({"kind": KIND, "base": base_digest, "files": files}))
 

@@ -35,7 +35,7 @@ def create_tiny(store: ObjectStore, seed: int = 0) -> str:
     """Publishes the tiny model of one seed; returns its base digest, the same for the same seed and torch."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _tokenizer().save_pretrained(name)
+        tokenizer().save_pretrained(name)
         _model(seed).save_pretrained(name)
         return publish(
             folder,
@@ -46,18 +46,19 @@ def create_tiny(store: ObjectStore, seed: int = 0) -> str:
         )
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The tiny model's tokenizer, with a chat template in ChatML."""
     data = importlib.resources.files("modelkit") / "data" / "tiny_tokenizer.json"
     with importlib.resources.as_file(data) as path:
-        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        made: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_file=str(path),
             bos_token="<|im_start|>",
             eos_token="<|im_end|>",
             pad_token="<|im_end|>",
             unk_token="<|endoftext|>",
         )
-    tokenizer.chat_template = _CHAT_TEMPLATE
-    return tokenizer
+    made.chat_template = _CHAT_TEMPLATE
+    return made
 
 
 def _model(seed: int) -> LlamaForCausalLM:
