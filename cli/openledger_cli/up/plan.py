@@ -98,6 +98,9 @@ class Plan:
         if service == "chain_relay":
             found[own + "RPC_URL"] = self.rpc
             found[own + "CHAIN_DEPLOY"] = "development"
+            found[own + "POLL_INTERVAL_S"] = (
+                "1"  # a block a second: looking more often only costs processor time
+            )
         return found
 
     def shared_environment(self) -> dict[str, str]:
