@@ -101,7 +101,7 @@ def summary(model_version: str = "") -> None:
     )
     console.print(
         f"not attributable {percent(found.unattributed_ppm.value)}; control records {percent(found.control_ppm.value)}, "
-        f"naively {percent(found.control_naive_ppm.value)}"
+        f"naively {percent(found.control_naive_ppm.value)}, posing as a contributor {percent(found.control_check_ppm.value)}"
     )
 
 

@@ -95,6 +95,15 @@ class PerExampleGradients(AbstractContextManager["PerExampleGradients"]):
         self._result = torch.empty(0)
         return gradients, losses.detach().float().cpu().numpy()
 
+    @torch.no_grad()
+    def loss(self, example: Example) -> float:
+        """The example's loss alone, by the model as it stands (an adapter may be disabled)."""
+        tokens, first, last = _pad([example])
+        device = next(self._model.parameters()).device
+        keep = torch.arange(first, last, device=device)
+        logits = self._model(input_ids=tokens.to(device), logits_to_keep=keep, use_cache=False).logits
+        return float(_completion_losses(logits, [example], first)[0])
+
     def close(self) -> None:
         """Takes the hooks off the model."""
         for handle in self._handles:

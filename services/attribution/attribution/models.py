@@ -80,6 +80,17 @@ class AdapterModels:
             rows, _ = self._open(base_digest, adapter_digest)(examples)
             return rows
 
+    def log_likelihoods(self, base_digest: str, adapter_digest: str, example: Example) -> tuple[float, float]:
+        """Of the completion in nats, summed over its tokens: with the adapter, and by the base alone. Raises as
+        `gradients`."""
+        with self._lock:
+            gradients = self._open(base_digest, adapter_digest)
+            tuned = gradients.loss(example)
+            with self._bases[base_digest].adapted.disable_adapter():
+                base = gradients.loss(example)
+            self._bases[base_digest].adapted.requires_grad_(False)
+            return -tuned, -base
+
     def _open(self, base_digest: str, adapter_digest: str) -> PerExampleGradients:
         base = self._open_base(base_digest)
         name = digest_hex(adapter_digest)

@@ -1,17 +1,50 @@
-"""What influences records have that the model never saw: the null that contributors are tested against.
+"""What influences look like when a record has nothing to do with an answer: the null that contributors are tested
+against.
 
-Control records passed the same review as training records and were kept out of training, so whatever
-influence an answer's gradient shows on them is not a contribution. Trained clusters and control clusters of
-an uninvolved contributor are exchangeable, which is all that a permutation test needs: it holds its level at
-any sample size (Phipson & Smyth 2010 for the +1 that keeps p above 0).
+Control records passed the same review as training records and were kept out of training. On one answer most of them
+are beside the point, and a few are relevant, as most and few of the training records are. The bulk therefore shows the
+noise: deviations of the lower half of the controls from their median, mirrored upwards. Relevant controls lie above
+the median and do not inflate it. That noise is symmetric about the median is the assumption; it is what a cosine of
+unrelated gradients has.
+
+Tests are permutation tests of the upper deviations of a contributor's clusters against the lower deviations of the
+controls, which are exchangeable under the null (Phipson & Smyth 2010 for the +1 that keeps p above 0).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from attribution.clusters import Scores
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The null of one answer."""
+
+    center: float
+    """Median of the controls."""
+    deviations: Scores
+    """How far each control of the lower half is below it [about half of the controls]."""
+    threshold: float
+    """A cluster's score must exceed it to count; never below 0."""
+    chance_excess: float
+    """Mean excess over the threshold of a cluster that is noise."""
+
+
+def noise(control: Scores, quantile: float) -> Noise:
+    """The null from control scores [controls], at least two of them."""
+    center = float(np.median(control))
+    deviations = center - control[control < center]
+    if not len(deviations):
+        return Noise(center, np.zeros(1), max(0.0, center), 0.0)
+    tau = max(0.0, center + threshold(deviations, quantile))
+    # Only half of the noise is above the median, and only that can exceed the threshold.
+    chance = 0.5 * float(excess(center + deviations, tau).mean())
+    return Noise(center, deviations, tau, chance)
 
 
 def threshold(control: Scores, quantile: float) -> float:

@@ -67,6 +67,12 @@ class Scored:
     mass: float = 0.0
     naive_control_ppm: int = 0
     reliability: Reliability | None = None
+    tuned_log_likelihood: float = 0.0
+    """Of the answer's tokens in nats, with the adapter."""
+    base_log_likelihood: float = 0.0
+    """The same by the base alone."""
+    brought_ppm: int = 0
+    """Part of the answer that fine-tuning brought: 1 - p_base / p_tuned."""
 
 
 def to_bytes(answer: Answer, scored: Scored, score_time: datetime) -> bytes:
@@ -86,6 +92,9 @@ def to_bytes(answer: Answer, scored: Scored, score_time: datetime) -> bytes:
             "threshold": scored.threshold,
             "chance_excess": scored.chance_excess,
             "mass": scored.mass,
+            "tuned_log_likelihood": scored.tuned_log_likelihood,
+            "base_log_likelihood": scored.base_log_likelihood,
+            "brought_ppm": scored.brought_ppm,
             "naive_control_ppm": scored.naive_control_ppm,
             "spans": [asdict(span) for span in scored.spans],
             "reliability": None

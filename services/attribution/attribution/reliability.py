@@ -2,7 +2,7 @@
 
 Agreement of independent halves of the projection says how much of the ranking is the projection's noise; the
 cross-fitted exceedance says whether the threshold means what it says; the control check asks for a
-contributor who does not exist. None of them says that influence is causal: that takes retraining (linear
+contributor who was never trained on. None of them says that influence is causal: that takes retraining (linear
 datamodeling scores), which is not measured here yet.
 """
 
@@ -20,7 +20,9 @@ from attribution.shares import ShareParameters, attribute
 
 NOTE = (
     "split-half agreement: Spearman correlation between independent halves of the gradient projection; "
-    "null exceedance: cross-fitted part of the control clusters above the threshold; "
+    "null exceedance: cross-fitted part of the controls' noise above the threshold, nominally 5%; "
+    "control check: what half of the controls would have got had they posed as a contributor, of an answer that "
+    "fine-tuning brought whole: gradients tell relevance, the training manifest tells who was trained on; "
     "agreement with retraining is not calibrated yet"
 )
 
@@ -37,7 +39,8 @@ class Reliability:
     null_exceedance: float
     cluster_count: int
     control_check_ppm: int
-    """What half of the controls would have got as a contributor, tested against the other half."""
+    """What half of the controls would have got as a contributor, tested against the other half: relevance that
+    only the training manifest keeps from being paid."""
 
     def to_json(self) -> dict[str, float | int]:
         """A JSON object with the same fields."""
@@ -57,7 +60,13 @@ def measure(
         cluster_agreement=_mean_spearman([trained for trained, _ in halves]),
         control_count=len(control),
         null_exceedance=(
-            null.cross_fitted_exceedance(control, parameters.threshold_quantile, generator) if enough else 0.0
+            null.cross_fitted_exceedance(
+                null.noise(control, parameters.threshold_quantile).deviations,
+                parameters.threshold_quantile,
+                generator,
+            )
+            if enough
+            else 0.0
         ),
         cluster_count=len(table.trained_names),
         control_check_ppm=_control_check(table, found.scores, parameters, generator),
@@ -65,13 +74,12 @@ def measure(
 
 
 def _masses(table: ClusterTable, trained: Scores, control: Scores, quantile: float) -> Scores:
-    tau = null.threshold(control, quantile)
-    chance = null.excess(control, tau).mean()
+    of_half = null.noise(control, quantile)
     owned = table.owners >= 0
     return np.asarray(
         np.bincount(
             table.owners[owned],
-            weights=null.excess(trained, tau)[owned] - chance,
+            weights=null.excess(trained, of_half.threshold)[owned] - of_half.chance_excess,
             minlength=len(table.contributors),
         )
     )

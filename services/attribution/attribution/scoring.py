@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -26,6 +27,10 @@ class GradientSource(Protocol):
     def vocabulary(self, base_digest: str) -> int: ...
 
     def gradients(self, base_digest: str, adapter_digest: str, examples: Sequence[Example]) -> FloatArray: ...
+
+    def log_likelihoods(
+        self, base_digest: str, adapter_digest: str, example: Example
+    ) -> tuple[float, float]: ...
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ def score(
     example = Example(answer.prompt_ids, answer.output_ids)
     query = models.gradients(model.base_digest, model.adapter_digest, [example])[0]
     found = index.influence(query)
+    tuned, base = models.log_likelihoods(model.base_digest, model.adapter_digest, example)
+    brought = brought_by_tuning(tuned, base)
     seed = seed_of(answer.inference, index_digest)
     table = index.table
     shares = attribute(
@@ -75,6 +82,7 @@ def score(
         len(table.contributors),
         parameters.shares,
         np.random.default_rng(seed),
+        brought,
     )
     naive = baselines.naive_shares(table, found.scores)
     return Scored(
@@ -91,7 +99,15 @@ def score(
         reliability.measure(
             table, found, replace(parameters.shares, resamples=1), np.random.default_rng(seed + 1)
         ),
+        tuned,
+        base,
+        round(brought * PPM),
     )
+
+
+def brought_by_tuning(tuned: float, base: float) -> float:
+    """Part of an answer that fine-tuning brought, in [0, 1]: 1 - p_base / p_tuned, from log-likelihoods in nats."""
+    return max(0.0, -math.expm1(base - tuned)) if base < tuned else 0.0
 
 
 def seed_of(inference: str, index_digest: str) -> int:

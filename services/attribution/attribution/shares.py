@@ -1,17 +1,18 @@
 """From influences of clusters to contributors' shares of an answer, with what is not attributable left over.
 
-For trained clusters with scores s, controls with scores z, tau the 95th percentile of z:
+Two questions, in this order. How much of the answer did fine-tuning bring? And whose records were relevant to it?
 
-    excess of a cluster      e  = max(0, s - tau) chance excess            e0 = mean over controls of max(0, z
-    - tau) mass of the answer       M  = sum over trained clusters of max(0, s) share of contributor j      =
-    max(0, sum of its e - n_j e0) / M     if its test against the null says above
-                                = 0                                     otherwise
+    brought          b  = max(0, 1 - p_base(answer) / p_tuned(answer))   the probability of necessity of the adapter
+    excess           e  = max(0, s - tau) of a trained cluster, tau and the chance excess e0 from the null (null.py)
+    mass             m_j = max(0, sum of contributor j's e - n_j e0)
+    share of j          = b m_j / sum of all m     if its test against the null says above, 0 otherwise
 
-The tests are one-sided permutation tests at a family-wise 5% (Holm over contributors). What no contributor
-gets is unattributed. Shares are rounded to ppm by largest remainder, so that they add up exactly. Intervals
-are percentile bootstrap over trained and control clusters (threshold and chance excess are estimated again in
-each resample), with the outcome of the tests held fixed: they describe how large the share of an accepted
-contributor is.
+b is Tian and Pearl's (2000) bound on the probability of necessity, exact here up to monotonicity, because the same
+prompt is answered with and without the adapter: what the base would have said anyway is owed to nobody's records. The
+tests are one-sided at a family-wise 5% (Holm over contributors). What no contributor gets is unattributed. Shares are
+rounded to ppm by largest remainder, so that they add up exactly. Intervals are percentile bootstrap over trained and
+control clusters (the null is estimated again in each resample), with b and the outcome of the tests held fixed: they
+describe how large the share of an accepted contributor is.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from attribution.clusters import Scores
 
 PPM = 1_000_000
 
+NOBODY = "no contributor's records stand out above the noise that control records show"
+"""Why nothing is attributable when fine-tuning did bring the answer."""
+
 Owners = npt.NDArray[np.int64]
 
 
@@ -41,7 +45,7 @@ class ShareParameters:
     resamples: int = 1000
     confidence: float = 0.95
     min_controls: int = 20
-    """Below it the 95th percentile of the controls is not an estimate, and nothing is attributed."""
+    """Below it the controls are too few to show the noise, and nothing is attributed."""
 
     def to_json(self) -> dict[str, float | int]:
         """A JSON object with the same fields."""
@@ -72,28 +76,41 @@ def attribute(
     contributors: int,
     parameters: ShareParameters,
     generator: np.random.Generator,
+    brought: float = 1.0,
 ) -> Shares:
     """Shares of `contributors` contributors. trained [clusters], owners [clusters] (-1: nobody), control
-    [controls]."""
+    [controls]; `brought` in [0, 1] is the part of the answer that fine-tuning brought."""
     if len(control) < parameters.min_controls:
         return nothing(
             contributors,
             f"{len(control)} control clusters are too few to tell influence from "
             f"chance; at least {parameters.min_controls} are needed",
         )
-    mass = float(np.maximum(trained, 0).sum())
-    if mass <= 0:
-        return nothing(contributors, "no training record has any positive influence on the answer")
-    tau = null.threshold(control, parameters.threshold_quantile)
-    chance = float(null.excess(control, tau).mean())
-    p_values = corrected_p_values(trained, owners, control, contributors, parameters, generator)
+    if brought <= 0:
+        return nothing(
+            contributors, "the base model gives this answer at least as much probability by itself"
+        )
+    null_of_answer = null.noise(control, parameters.threshold_quantile)
+    masses = _masses(trained, owners, contributors, null_of_answer)
+    total = float(masses.sum())
+    if total <= 0:
+        return nothing(contributors, NOBODY)
+    p_values = corrected_p_values(trained, owners, null_of_answer, contributors, parameters, generator)
     accepted = p_values <= parameters.alpha
-    sizes = np.bincount(owners[owners >= 0], minlength=contributors)
-    fractions = _fractions(null.excess(trained, tau), owners, sizes, chance, mass) * accepted
-    lower, upper = _intervals(trained, owners, control, accepted, parameters, generator)
+    fractions = brought * masses[:contributors] / total * accepted
+    lower, upper = _intervals(trained, owners, control, accepted, brought, parameters, generator)
     *ppm, rest = largest_remainder([*fractions, max(0.0, 1.0 - float(fractions.sum()))], PPM)
-    reason = "" if any(ppm) else "no contributor's records stand out above records that were never trained on"
-    return Shares(tuple(ppm), rest, tuple(lower), tuple(upper), tuple(p_values), tau, chance, mass, reason)
+    return Shares(
+        tuple(ppm),
+        rest,
+        tuple(lower),
+        tuple(upper),
+        tuple(p_values),
+        null_of_answer.threshold,
+        null_of_answer.chance_excess,
+        total,
+        "" if any(ppm) else NOBODY,
+    )
 
 
 def nothing(contributors: int, reason: str) -> Shares:
@@ -105,23 +122,24 @@ def nothing(contributors: int, reason: str) -> Shares:
 def corrected_p_values(
     trained: Scores,
     owners: Owners,
-    control: Scores,
+    null_of_answer: null.Noise,
     contributors: int,
     parameters: ShareParameters,
     generator: np.random.Generator,
 ) -> Scores:
-    """Each contributor's test against the controls, Holm-corrected; 1 for one who is credited with no
-    cluster."""
+    """Each contributor's test against the null, Holm-corrected; 1 for one who is credited with no cluster."""
     p_values = np.ones(contributors)
     tested = np.unique(owners[owners >= 0])
     for owner in tested:
-        p_values[owner] = null.permutation_p_value(
-            trained[owners == owner],
-            control,
-            parameters.threshold_quantile,
-            parameters.permutations,
-            generator,
-        )
+        above = trained[owners == owner] - null_of_answer.center
+        if (above > 0).any():
+            p_values[owner] = null.permutation_p_value(
+                above[above > 0],
+                null_of_answer.deviations,
+                0.0,  # the statistic is the sum of all deviations: power for many slight and for few strong ones
+                parameters.permutations,
+                generator,
+            )
     p_values[tested] = null.holm(p_values[tested])
     return p_values
 
@@ -140,12 +158,11 @@ def largest_remainder(weights: Sequence[float], total: int) -> list[int]:
     return parts
 
 
-def _fractions(
-    above: Scores, owners: Owners, sizes: npt.NDArray[np.int64], chance: float, mass: float
-) -> Scores:
-    owned = owners >= 0
-    sums = np.bincount(owners[owned], weights=above[owned], minlength=len(sizes))
-    return np.asarray(np.maximum(sums - sizes * chance, 0.0) / mass, dtype=np.float64)
+def _masses(trained: Scores, owners: Owners, contributors: int, null_of_answer: null.Noise) -> Scores:
+    """[contributors + 1]: each contributor's mass above chance, and last that of clusters that nobody owns."""
+    places = np.where(owners >= 0, owners, contributors)
+    above = null.excess(trained, null_of_answer.threshold) - null_of_answer.chance_excess
+    return np.maximum(np.bincount(places, weights=above, minlength=contributors + 1), 0.0)
 
 
 def _intervals(
@@ -153,23 +170,28 @@ def _intervals(
     owners: Owners,
     control: Scores,
     accepted: npt.NDArray[np.bool_],
+    brought: float,
     parameters: ShareParameters,
     generator: np.random.Generator,
 ) -> tuple[Scores, Scores]:
     """Percentile intervals of the accepted contributors' shares, in ppm; (0, 0) for the others."""
-    lower, upper = np.zeros(len(accepted)), np.zeros(len(accepted))
+    contributors = len(accepted)
+    lower, upper = np.zeros(contributors), np.zeros(contributors)
     if not accepted.any():
         return lower, upper
     count, resamples = len(trained), parameters.resamples
-    weights = generator.multinomial(count, np.full(count, 1 / count), size=resamples).astype(np.float64)
-    controls = control[generator.integers(len(control), size=(resamples, len(control)))]
-    tau = np.maximum(np.quantile(controls, parameters.threshold_quantile, axis=1), 0.0)[:, None]
-    chance = np.maximum(controls - tau, 0.0).mean(axis=1)
-    above = np.maximum(trained[None, :] - tau, 0.0) * weights
-    mass = np.maximum(weights @ np.maximum(trained, 0.0), np.finfo(np.float64).tiny)
+    drawn = np.empty((resamples, contributors))
+    for resample in range(resamples):
+        clusters = generator.integers(count, size=count)
+        controls = control[generator.integers(len(control), size=len(control))]
+        masses = _masses(
+            trained[clusters],
+            owners[clusters],
+            contributors,
+            null.noise(controls, parameters.threshold_quantile),
+        )
+        drawn[resample] = masses[:contributors] / max(float(masses.sum()), np.finfo(np.float64).tiny)
     tail = (1 - parameters.confidence) / 2
-    for owner in np.flatnonzero(accepted):
-        mine = owners == owner
-        shares = np.maximum(above[:, mine].sum(axis=1) - weights[:, mine].sum(axis=1) * chance, 0.0) / mass
-        lower[owner], upper[owner] = np.quantile(shares, [tail, 1 - tail]) * PPM
+    ends = np.quantile(drawn, [tail, 1 - tail], axis=0) * brought * PPM
+    lower[accepted], upper[accepted] = ends[0][accepted], ends[1][accepted]
     return lower, upper

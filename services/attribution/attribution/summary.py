@@ -68,7 +68,8 @@ def summarize(session: Session, model_version: str) -> pb.AttributionSummary:
         contributors=_contributors(session, model_version, count),
         unattributed_ppm=unattributed.estimate(count),
         control_naive_ppm=naive.estimate(count),
-        control_ppm=check.estimate(count),
+        control_ppm=Moments(0.0, 0.0).estimate(count),  # not in the training manifest: no candidates
+        control_check_ppm=check.estimate(count),
     )
 
 

@@ -3,7 +3,10 @@ rate."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -11,6 +14,7 @@ from hypothesis.extra import numpy as arrays
 from attribution.baselines import lexical_shares, naive_shares
 from attribution.clusters import CONTROL, TRAINED, ClusterTable, IndexRow
 from attribution.null import holm, permutation_p_value
+from attribution.scoring import brought_by_tuning
 from attribution.shares import PPM, ShareParameters, attribute, largest_remainder
 
 QUICK = ShareParameters(permutations=399, resamples=50)
@@ -77,8 +81,8 @@ def test_planted_influence_goes_to_its_contributor_alone() -> None:
     owners = np.arange(200) % 5
     trained[owners == 2] += 0.4
     shares = attribute(trained, owners, control, 5, ShareParameters(), generator)
-    assert [place for place, ppm in enumerate(shares.ppm) if ppm] == [2]
-    assert shares.ppm[2] > PPM // 2
+    assert [place for place, ppm in enumerate(shares.ppm) if ppm > PPM // 20] == [2]
+    assert shares.ppm[2] > PPM * 8 // 10
     assert shares.lower_ppm[2] < shares.ppm[2] < shares.upper_ppm[2]
 
 
@@ -93,7 +97,7 @@ def test_false_attribution_at_random_influences_is_at_most_the_nominal_rate() ->
         wrong += any(shares.ppm)
         attributed += PPM - shares.unattributed_ppm
     assert wrong / 400 <= 0.072
-    assert attributed / 400 < 0.005 * PPM
+    assert attributed / 400 < 0.03 * PPM
 
 
 def test_permutation_p_values_are_uniform_or_larger_under_the_null() -> None:
@@ -173,3 +177,32 @@ def test_no_positive_influence_attributes_nothing() -> None:
     owners = np.zeros(10, dtype=np.int64)
     shares = attribute(-np.ones(10), owners, np.zeros(50), 1, QUICK, np.random.default_rng(0))
     assert (shares.ppm, shares.unattributed_ppm) == ((0,), PPM)
+
+
+def test_relevant_controls_do_not_hide_relevant_records() -> None:
+    """A tenth of all records, trained and control alike, is relevant to the answer: the trained tenth is paid."""
+    generator = np.random.default_rng(5)
+    trained, control = generator.normal(0, 0.05, 400), generator.normal(0, 0.05, 100)
+    trained[::10] += 0.4
+    control[::10] += 0.4
+    shares = attribute(trained, np.arange(400) % 5, control, 5, ShareParameters(), generator)
+    assert shares.unattributed_ppm < PPM // 2
+    # every tenth record belongs to contributor 0
+    assert [place for place, ppm in enumerate(shares.ppm) if ppm > PPM // 10] == [0]
+
+
+@given(st.floats(0, 1))
+def test_what_the_base_would_have_said_anyway_is_owed_to_nobody(brought: float) -> None:
+    generator = np.random.default_rng(0)
+    trained, control = generator.normal(0, 0.05, 200), generator.normal(0, 0.05, 100)
+    owners = np.arange(200) % 5
+    trained[owners == 2] += 0.4
+    shares = attribute(trained, owners, control, 5, QUICK, generator, brought)
+    assert sum(shares.ppm) <= brought * PPM + 1
+    assert sum(shares.ppm) + shares.unattributed_ppm == PPM
+
+
+def test_the_part_that_fine_tuning_brought_is_one_minus_the_ratio_of_probabilities() -> None:
+    assert brought_by_tuning(math.log(0.8), math.log(0.2)) == pytest.approx(0.75)
+    assert brought_by_tuning(math.log(0.2), math.log(0.8)) == 0.0
+    assert brought_by_tuning(-1.0, -1.0) == 0.0

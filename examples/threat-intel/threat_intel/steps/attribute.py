@@ -48,6 +48,9 @@ def run(telling: Telling) -> Outcome:
     figures.estimate("not attributable, mean", summary.unattributed_ppm, source)
     figures.estimate("control records: mean share", summary.control_ppm, source)
     figures.estimate("control records: mean share by naive normalisation", summary.control_naive_ppm, source)
+    figures.estimate(
+        "half of the controls posing as a contributor: mean share", summary.control_check_ppm, source
+    )
     figures.add("answers scored", len(scored), "answers", "counted")
     figures.add(
         "wait for the index after promotion",
@@ -60,6 +63,7 @@ def run(telling: Telling) -> Outcome:
     outcome.facts["totals"] = [_row(total) for total in summary.contributors]
     outcome.facts["unattributed_ppm"] = summary.unattributed_ppm.value
     outcome.facts["control"] = [summary.control_ppm.value, summary.control_naive_ppm.value]
+    outcome.facts["control_check_ppm"] = summary.control_check_ppm.value
     return outcome
 
 
@@ -110,6 +114,10 @@ def _show(telling: Telling, scored: list[pb.Attribution], summary: pb.Attributio
         )
     telling.say(
         f"  {'control records':30} {summary.control_ppm.value / 1e4:8.2f}% {summary.control_naive_ppm.value / 1e4:8.2f}%"
+    )
+    telling.say(
+        f"  [dim]half of the controls, posing as a contributor, would have got "
+        f"{summary.control_check_ppm.value / 1e4:.2f}%: gradients tell relevance, the manifest tells training[/dim]"
     )
     telling.say(f"  {'not attributable':30} {summary.unattributed_ppm.value / 1e4:8.2f}%")
 

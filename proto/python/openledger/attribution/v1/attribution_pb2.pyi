@@ -454,6 +454,7 @@ class AttributionSummary(_message.Message):
     UNATTRIBUTED_PPM_FIELD_NUMBER: _builtins.int
     CONTROL_NAIVE_PPM_FIELD_NUMBER: _builtins.int
     CONTROL_PPM_FIELD_NUMBER: _builtins.int
+    CONTROL_CHECK_PPM_FIELD_NUMBER: _builtins.int
     answer_count: _builtins.int
     """Answers scored."""
     pending_count: _builtins.int
@@ -472,7 +473,11 @@ class AttributionSummary(_message.Message):
 
     @_builtins.property
     def control_ppm(self) -> _estimate_pb2.Estimate:
-        """Mean share that control records get here, in ppm: 0 by construction; measured as a leave-out check."""
+        """Mean share that control records get here, in ppm: 0, because the training manifest does not hold them."""
+
+    @_builtins.property
+    def control_check_ppm(self) -> _estimate_pb2.Estimate:
+        """Mean share that half of the controls would have got had they posed as a contributor, in ppm: influence alone tells relevance."""
 
     def __init__(
         self,
@@ -483,10 +488,11 @@ class AttributionSummary(_message.Message):
         unattributed_ppm: _estimate_pb2.Estimate | None = ...,
         control_naive_ppm: _estimate_pb2.Estimate | None = ...,
         control_ppm: _estimate_pb2.Estimate | None = ...,
+        control_check_ppm: _estimate_pb2.Estimate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["control_naive_ppm", b"control_naive_ppm", "control_ppm", b"control_ppm", "unattributed_ppm", b"unattributed_ppm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["control_check_ppm", b"control_check_ppm", "control_naive_ppm", b"control_naive_ppm", "control_ppm", b"control_ppm", "unattributed_ppm", b"unattributed_ppm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_count", b"answer_count", "contributors", b"contributors", "control_naive_ppm", b"control_naive_ppm", "control_ppm", b"control_ppm", "pending_count", b"pending_count", "unattributed_ppm", b"unattributed_ppm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_count", b"answer_count", "contributors", b"contributors", "control_check_ppm", b"control_check_ppm", "control_naive_ppm", b"control_naive_ppm", "control_ppm", b"control_ppm", "pending_count", b"pending_count", "unattributed_ppm", b"unattributed_ppm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
