@@ -13,7 +13,8 @@ free_gb=$(df -Pk . | awk 'NR==2 {print int($4/1048576)}')
 [ -x .venv/bin/ray ] || [ "$free_gb" -ge 8 ] || { echo "Set-up needs 8 GB of free disk here, there are $free_gb" >&2; exit 1; }
 echo "Python packages (about 5 GB the first time, most of it torch)"
 .venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-uv.lock
-.venv/bin/uv pip install -q --python .venv/bin/python --require-hashes -r requirements.lock
+# The lock is complete; dependencies that overrides.txt leaves out must not be asked for again.
+.venv/bin/uv pip install -q --python .venv/bin/python --no-deps --require-hashes -r requirements.lock
 .venv/bin/uv pip install -q --python .venv/bin/python --no-deps --require-hashes -r requirements-nodeps.lock
 editable=()
 for folder in "$@"; do editable+=(-e "./$folder"); done
