@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from openledger.trainer.v1 import trainer_pb2 as pb
 
@@ -49,8 +49,16 @@ def ray_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerSe
                 state_dir=state, auth_mode="development", base_models="tiny", log_level="WARNING",
                 ray_address=head.address, job_python=sys.executable)  # fmt: skip
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a head and all it started. After a run with workers of its own Ray takes half a minute to end by itself."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    process.terminate()
+    for left in psutil.wait_procs(family, timeout=5)[1]:
+        left.kill()
+    process.wait(10)
 
 
 def test_ray_keeps_the_contract_of_a_runner(ray_settings: TrainerSettings, wait: Any, tmp_path: Path) -> None:
@@ -81,6 +89,13 @@ def takes(ray: RayJobs, id_: str, script: str) -> bool:
     return True
 
 
+def losses(trainer: Any, run: pb.TrainingRun) -> list[float]:
+    """Loss by step of a run that must succeed."""
+    updates = list(trainer.stub().WatchTrainingRun(pb.WatchTrainingRunRequest(name=run.name)))
+    assert updates[-1].run.state == pb.RUN_STATE_SUCCEEDED, updates[-1].run.error
+    return [update.metrics.loss for update in updates if update.HasField("metrics")]
+
+
 def test_a_snapshot_becomes_an_evaluated_version(
     ray_settings: TrainerSettings, house: Any, wait: Any
 ) -> None:
@@ -101,6 +116,12 @@ def test_a_snapshot_becomes_an_evaluated_version(
         manifest = TrainingManifest.from_bytes(service.objects.get_bytes(version.training_manifest_digest))
         assert manifest.snapshots[0].root == sealed.root
         assert sum(manifest.snapshots[0].records.values()) == 6 * 4
+        two = pb.TrainingSpec()
+        two.CopyFrom(SPEC)
+        two.workers = 2
+        together = losses(trainer, trainer.create(spec=two))
+        assert together[0] == pytest.approx(steps[0].loss, rel=1e-4)  # the same first batch, shared by two
+        assert together[-1] == pytest.approx(steps[-1].loss, rel=1e-2)
         domain = pb.EvaluateModelVersionRequest.SuiteRequest(suite="domain", items=24)
         evaluation = trainer.stub().EvaluateModelVersion(
             pb.EvaluateModelVersionRequest(name=version.name, suites=[domain])

@@ -17,6 +17,10 @@ T = TypeVar("T")
 _PASSED_ON = ("OPENLEDGER_COMPUTE", "OMP_NUM_THREADS")
 """Variables of the service that its jobs should see."""
 
+_ALWAYS = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads of a matrix product that wait for each other sleep instead of spinning: on a busy machine, training was
+several times faster, on an idle one equally fast."""
+
 _STATUS = {
     "PENDING": JobStatus.RUNNING,
     "RUNNING": JobStatus.RUNNING,
@@ -35,8 +39,8 @@ class RayJobs:
 
     def submit(self, id_: str, command: Sequence[str]) -> None:
         """See JobRunner."""
-        variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        runtime_env = {"env_vars": variables} if variables else None
+        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        runtime_env = {"env_vars": {**_ALWAYS, **passed_on}}
 
         def submit(client: JobSubmissionClient) -> None:
             try:

@@ -1,6 +1,8 @@
 """The training job: `python -m trainer.jobs.train --run FOLDER`, submitted by the service to Ray.
 
-Imports Ray first and torch only in the worker: the driver has nothing to compute.
+One worker trains in the job's own process (Ray Train's local mode): it has nobody to meet, and processes of a controller
+and a worker would each import Ray and torch again, half a minute on two cores. Two or more workers get processes of
+their own, on whatever machines Ray has.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ from trainer.jobs.failure import describe, write_failure
 from trainer.jobs.files import TrainingJob, TrainingResult
 
 WORKER_RESTARTS = 2
-"""Workers that die (memory, a lost node) are replaced this often; they go on from the last checkpoint."""
+"""Workers that die (memory, a lost node) are replaced this often; they go on from the last checkpoint. The process of a
+single worker is the job itself, which the service submits again."""
 
 
 def work(config: dict[str, Any]) -> None:
-    """What each worker does; runs in a process of its own."""
+    """What each worker does."""
     from ray.train import get_context
 
     from trainer.training.run import train
@@ -44,16 +47,18 @@ def run(folder: Path) -> None:
     job = TrainingJob.read(folder)
     if TrainingResult.read(folder) is not None:
         return
-    ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING, configure_logging=False)
+    workers = int(job.spec["workers"])
+    if workers > 1:
+        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING, configure_logging=False)
     TorchTrainer(
         work,
         train_loop_config={"folder": str(folder.absolute())},
         torch_config=TorchConfig(backend="gloo"),
-        scaling_config=ScalingConfig(num_workers=int(job.spec["workers"]), resources_per_worker={"CPU": 1}),
+        scaling_config=ScalingConfig(num_workers=workers if workers > 1 else 0),
         run_config=RunConfig(
             name=job.run,
             storage_path=str(folder.absolute() / "ray"),
-            failure_config=FailureConfig(max_failures=WORKER_RESTARTS),
+            failure_config=FailureConfig(max_failures=WORKER_RESTARTS if workers > 1 else 0),
         ),
     ).fit()
 
