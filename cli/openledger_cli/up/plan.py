@@ -46,6 +46,15 @@ class Plan:
         return found
 
     @property
+    def base_marker(self) -> Path:
+        """Where the published base model's digest is kept."""
+        return self.state_dir / "base-models" / self.base_model
+
+    def base_digest(self) -> str:
+        """Digest of the published base model; "" until it is published."""
+        return self.base_marker.read_text().strip() if self.base_marker.exists() else ""
+
+    @property
     def rpc(self) -> str:
         """The chain's JSON-RPC address."""
         return f"http://127.0.0.1:{self.ports.anvil}"
@@ -91,7 +100,7 @@ class Plan:
         }
         if service == "inference":
             found[own + "HTTP_PORT"] = str(self.ports.http)
-            found[own + "BASE_MODEL"] = self.base_model
+            found[own + "BASE_MODEL"] = self.base_digest() or self.base_model  # published already: not again
         if service == "trainer":
             found[own + "RAY_ADDRESS"] = self.ray_address
             found[own + "BASE_MODELS"] = self.base_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,24 +42,33 @@ def prepare(plan: Plan, say: Callable[[str], None]) -> None:
         )
         store = ObjectStore(location or str(state / "objects"), cache=state / "objects-cache")
         digest = store.put_bytes((state / GATE_ITEMS).read_bytes())
-        partial = state / f".{GATE_ITEMS_DIGEST}"
-        partial.write_text(digest)
-        partial.replace(state / GATE_ITEMS_DIGEST)
-    marker = state / "base-models" / plan.base_model
-    if not marker.exists():
+        _write(state / GATE_ITEMS_DIGEST, digest)
+    if not plan.base_digest():
         say(f"publishing the base model {plan.base_model} to the object store (about 20 s the first time)")
-        _run(plan, "trainer.base_models", "import", plan.base_model)
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
+        said = _run(plan, "trainer.base_models", "import", plan.base_model)
+        digest = re.search(r"sha256:[0-9a-f]{64}", said)
+        if digest is None:
+            raise StartupError(f"trainer.base_models named no digest: {said.strip()}")
+        _write(plan.base_marker, digest[0])
 
 
-def _run(plan: Plan, module: str, *arguments: str) -> None:
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _run(plan: Plan, module: str, *arguments: str) -> str:
+    """Runs a module in the services' environment and returns what it printed."""
     environment = {**os.environ, **plan.shared_environment()}
     command = [sys.executable, "-m", module, *arguments]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if finished.returncode != 0:
         lines = (finished.stderr or finished.stdout).strip().splitlines()
         raise StartupError(f"{module} failed: {lines[-1] if lines else 'it said nothing'}")
+    return finished.stdout
 
 
 def gate_items_digest(state_dir: Path) -> str:
