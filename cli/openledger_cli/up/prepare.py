@@ -46,10 +46,10 @@ def prepare(plan: Plan, say: Callable[[str], None]) -> None:
     if not plan.base_digest():
         say(f"publishing the base model {plan.base_model} to the object store (about 20 s the first time)")
         said = _run(plan, "trainer.base_models", "import", plan.base_model)
-        digest = re.search(r"sha256:[0-9a-f]{64}", said)
-        if digest is None:
+        published = re.search(r"sha256:[0-9a-f]{64}", said)
+        if published is None:
             raise StartupError(f"trainer.base_models named no digest: {said.strip()}")
-        _write(plan.base_marker, digest[0])
+        _write(plan.base_marker, published[0])
 
 
 def _write(path: Path, text: str) -> None:
