@@ -267,3 +267,9 @@ def wait() -> Callable[[Callable[[], bool]], None]:
 def house() -> type[Trainer]:
     """For tests that bring their own service."""
     return Trainer
+
+
+@pytest.fixture(scope="session")
+def scripted() -> type[ScriptedRunner]:
+    """For tests that bring their own service."""
+    return ScriptedRunner

@@ -69,7 +69,6 @@ def ray_head(state_dir: Path, port: int = DEFAULT_PORT, cpus: int | None = None)
         "RAY_enable_worker_prestart": "0",
         "RAY_prestart_worker_first_driver": "0",
         "RAY_enable_metrics_collection": "0",
-        "RAY_ENABLE_RECORD_ACTOR_TASK_LOGGING": "0",
     }
     return RayHead(argv, environment, f"http://127.0.0.1:{port}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from servicekit.database import ulid, utc_now
@@ -38,12 +38,6 @@ def open_jobs(session: Session) -> list[Job]:
     waiting = JobRow.state.in_([JobState.QUEUED, JobState.RUNNING])
     query = select(JobRow).where(or_(waiting, JobRow.at_ray)).order_by(JobRow.id)
     return [to_job(row) for row in session.scalars(query)]
-
-
-def counts(session: Session) -> dict[str, int]:
-    """Number of jobs by state."""
-    rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
-    return {row[0]: row[1] for row in rows}
 
 
 def move(session: Session, id_: str, state: JobState, error: str = "") -> Job:

@@ -144,7 +144,7 @@ def save(replay: Replay, path: Path) -> None:
     partial.replace(path)
 
 
-def load(path: Path, digest_of: Callable[[], str] | None = None) -> Replay:
+def load(path: Path) -> Replay:
     """Reads what `save` wrote; the digest is computed again from the tokens."""
     tensors = load_file(path)
     tokens, mask = tensors["tokens"], tensors["mask"]
