@@ -18,8 +18,9 @@ from trainer.training.replay import Replay
 from trainer.training.workers import Worker
 
 _GRADIENT_NORM_LIMIT = 1.0
-_TOKENS_AT_ONCE = 4096
-"""Padded tokens in one forward pass; larger steps are summed up in parts, to bound memory."""
+_TOKENS_AT_ONCE = 768
+"""Padded tokens in one forward pass; larger steps are summed up in parts. Activations of a small model take about 2 MB a
+token, so a step of long records would need several GB at once, and be no faster."""
 
 
 @dataclass(frozen=True)
