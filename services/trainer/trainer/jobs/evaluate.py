@@ -11,6 +11,7 @@ from pathlib import Path
 from servicekit.objects import ObjectStore
 from trainer.evaluation.job import EvaluationJob, EvaluationResult
 from trainer.jobs.failure import describe, write_failure
+from trainer.jobs.fate import die_with_parent, sole_user
 from trainer.jobs.files import RESULT_FILE, write_json
 from trainer.progress import ProgressWriter
 
@@ -32,8 +33,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", type=Path, required=True, help="the evaluation's folder, with its job.json")
     folder: Path = parser.parse_args().run
+    die_with_parent()
     try:
-        run(folder)
+        with sole_user(folder):
+            run(folder)
     except Exception as error:
         write_failure(folder, describe(error))
         raise

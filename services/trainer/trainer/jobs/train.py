@@ -24,6 +24,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from trainer.jobs.failure import describe, write_failure
+from trainer.jobs.fate import die_with_parent, sole_user
 from trainer.jobs.files import TrainingJob, TrainingResult
 
 WORKER_RESTARTS = 2
@@ -67,8 +68,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--run", type=Path, required=True, help="the run's folder, with its job.json")
     folder: Path = parser.parse_args().run
+    die_with_parent()
     try:
-        run(folder)
+        with sole_user(folder):
+            run(folder)
     except Exception as error:
         write_failure(folder, describe(error))
         raise
