@@ -182,7 +182,9 @@ class Unimplemented(DomainError):
 
     code = grpc.StatusCode.UNIMPLEMENTED
 
-    def __init__(self, reason: str = "UNIMPLEMENTED", message: str = "this service does not implement the method") -> None:
+    def __init__(
+        self, reason: str = "UNIMPLEMENTED", message: str = "this service does not implement the method"
+    ) -> None:
         super().__init__(reason, message)
 
 
