@@ -40,7 +40,8 @@ def work(config: dict[str, Any]) -> None:
     from trainer.training.workers import Worker
 
     context = get_context()
-    train(Path(config["folder"]), Worker(context.get_world_rank(), context.get_world_size()))
+    worker = Worker(context.get_world_rank(), context.get_world_size(), context.get_local_world_size())
+    train(Path(config["folder"]), worker)
 
 
 def run(folder: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,8 @@ class _Run:
             self._job.base_digest, self._store, Path(self._job.cache_dir) / "models"
         )
         model, tokenizer = base_model.load(base_folder, self._compute)
-        _use_threads(model, self._worker.count)
+        _use_threads(model, self._worker.beside)
+        self._compute = replace(self._compute, threads=torch.get_num_threads())
         examples = load_examples(self._sources, tokenizer, self._store, self._spec.max_tokens)
         self._seconds["load"], begun = time.monotonic() - begun, time.monotonic()
         replayed = self._replay(model, tokenizer)
@@ -300,11 +302,11 @@ class _Run:
             self._progress.report(stage, done, total, unit, metrics)
 
 
-def _use_threads(model: Any, workers: int) -> None:
+def _use_threads(model: Any, beside: int) -> None:
     """All cores for a real model; one for a toy, whose operators are too short to share: on a busy machine
-    its threads would mostly wait for each other."""
+    its threads would mostly wait for each other. Said by us, because Ray tells its processes to use one."""
     small = sum(parameter.numel() for parameter in model.parameters()) < _SMALL_MODEL_PARAMETERS
-    torch.set_num_threads(1 if small else max(1, (os.cpu_count() or 1) // workers))
+    torch.set_num_threads(1 if small else max(1, len(os.sched_getaffinity(0)) // beside))
 
 
 def _numbers(metrics: StepMetrics) -> dict[str, float]:

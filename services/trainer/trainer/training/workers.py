@@ -22,6 +22,8 @@ class Worker:
 
     rank: int = 0
     count: int = 1
+    beside: int = 1
+    """Workers on this one's machine, itself included: they share its cores."""
 
     @property
     def leads(self) -> bool:
