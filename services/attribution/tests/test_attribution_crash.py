@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openledger.attribution.v1 import attribution_pb2
 from openledger.inference.v1 import inference_pb2
 from openledger.trainer.v1 import events_pb2, trainer_pb2
 from sqlalchemy import func, select
@@ -111,6 +112,7 @@ def test_killed_with_answers_pending_it_scores_each_once_when_it_is_back(
 
     consumer = log.consumer("test", [topics.ATTRIBUTION_SCORED_V1.name])
     events = [from_record(record) for _ in range(20) for record in consumer.poll(0.1, 100)]
+    assert {event.type for event in events} == {attribution_pb2.AttributionScored.DESCRIPTOR.full_name}
     once = {event.id: event for event in events}  # the outbox may send an event again, under the same id
     assert sorted(event.key for event in once.values()) == sorted(answer.inference for answer in answers)
     log.close()
