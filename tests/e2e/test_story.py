@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 import pytest
+
+from identity.digest import canonical_json
+from openledger_cli.bundle import layout
+from openledger_cli.bundle.check import check_bundle
+from servicekit.errors import Unavailable
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.story]
 LIMIT_S = 420
@@ -97,3 +103,40 @@ def test_the_report_is_one_self_contained_page(told: Path) -> None:
     assert page.count("<svg") == 3
     assert "<script" not in page
     assert 'src="http' not in page
+
+
+class NoChain:
+    """A chain that is not there: what a bundle says of itself must already show a change."""
+
+    chain_id = 31337
+
+    def contract(self, address: str, abi: object) -> object:
+        raise Unavailable("NO_CHAIN", f"no chain here for {address}")
+
+
+@pytest.mark.parametrize("name", layout.FILES)
+@pytest.mark.parametrize("place", [0.001, 0.3, 0.7, 0.999])
+def test_any_changed_byte_of_any_file_is_located(told: Path, tmp_path: Path, name: str, place: float) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(told / "bundle", copy)
+    content = bytearray((copy / name).read_bytes())
+    content[int(len(content) * place)] ^= 1
+    (copy / name).write_bytes(content)
+    findings = {finding.check: finding for finding in check_bundle(copy, NoChain())}  # type: ignore[arg-type]
+    assert not findings["files"].passed
+    assert name in findings["files"].detail
+
+
+@pytest.mark.parametrize(
+    ("field", "check"),
+    [("inference", "attribution record"), ("account", "payout on chain"), ("schema", "files")],
+)
+def test_a_changed_index_is_located(told: Path, tmp_path: Path, field: str, check: str) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(told / "bundle", copy)
+    index = json.loads((copy / layout.INDEX).read_text())
+    index[field] = index[field][:-1] + ("0" if index[field][-1] != "0" else "1")
+    (copy / layout.INDEX).write_bytes(canonical_json(index))
+    findings = {finding.check: finding for finding in check_bundle(copy, NoChain())}  # type: ignore[arg-type]
+    assert not findings[check].passed
+    assert "no chain" not in findings[check].detail
