@@ -61,11 +61,6 @@ class ScriptedRunner:
         if self.jobs.get(id_) is JobStatus.RUNNING:
             self.jobs[id_] = JobStatus.STOPPED
 
-    def forget(self, id_: str) -> None:
-        self._answer()
-        if self.jobs.get(id_) is not JobStatus.RUNNING:
-            self.jobs.pop(id_, None)
-
     def _answer(self) -> None:
         if self.away:
             raise RunnerUnavailable("away")

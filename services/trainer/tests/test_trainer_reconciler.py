@@ -64,13 +64,15 @@ def test_a_job_that_failed_by_itself_fails_its_run_with_the_reason(trainer: Any)
     assert (ended.state, ended.error) == (pb.RUN_STATE_FAILED, "NothingToTrainOn: no record")
 
 
-def test_a_job_that_ray_forgot_is_handed_over_again(trainer: Any) -> None:
+def test_a_job_that_ray_forgot_is_handed_over_again(trainer: Any, wait: Any) -> None:
     trainer.seal()
     run = trainer.create()
     id_ = trainer.at_ray(run.name)
     trainer.runner.jobs.clear()  # Ray was restarted
-    trainer.at_ray(run.name)
-    assert trainer.runner.submissions == [id_, id_]
+    wait(lambda: trainer.runner.jobs.get(f"{id_}-2") is JobStatus.RUNNING)
+    leave_result(trainer, run)
+    trainer.runner.jobs[f"{id_}-2"] = JobStatus.SUCCEEDED
+    assert end(trainer, run).state == pb.RUN_STATE_SUCCEEDED
 
 
 def test_a_job_that_is_always_lost_fails_in_the_end(trainer: Any, wait: Any) -> None:
@@ -78,7 +80,7 @@ def test_a_job_that_is_always_lost_fails_in_the_end(trainer: Any, wait: Any) -> 
     run = trainer.create()
     for attempt in range(1, MAX_ATTEMPTS + 1):
         wait(lambda attempt=attempt: len(trainer.runner.submissions) == attempt)
-        trainer.runner.jobs[trainer.at_ray(run.name)] = JobStatus.FAILED
+        trainer.runner.jobs[trainer.runner.submissions[-1]] = JobStatus.FAILED
     assert end(trainer, run).state == pb.RUN_STATE_FAILED
     assert len(trainer.runner.submissions) == MAX_ATTEMPTS
 

@@ -101,11 +101,17 @@ class Job:
     at_ray: bool
     """Whether Ray may still be running it."""
     attempts: int
-    """How often it was handed to Ray."""
+    """How often it was handed to Ray, or is being handed over."""
     error: str
     create_time: datetime
     start_time: datetime | None
     end_time: datetime | None
+
+    @property
+    def submission(self) -> str:
+        """Its newest attempt's id at Ray. Every attempt has its own: Ray, given an id again soon after that job ended,
+        may find the old job's dying supervisor under it."""
+        return self.id if self.attempts <= 1 else f"{self.id}-{self.attempts}"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,11 @@ JOB_RETRIES = counter(
 RAY_FAILURES = counter("openledger_trainer_ray_failures_total", "Calls to Ray's Jobs API that failed.")
 """Jobs wait while it is away."""
 
+LOOK_FAILURES = counter(
+    "openledger_trainer_look_failures_total", "Looks at the jobs that ended in an error of this service."
+)
+"""Should stay 0: a full disk, a database away, a mistake."""
+
 PROMOTIONS = counter(
     "openledger_trainer_promotions_total",
     "Promotions asked for, by outcome (passed, overridden, refused).",

@@ -4,7 +4,7 @@ It remembers nothing between two looks. What should be stands in the database, w
 folder; so the process may be killed at any line, and the next one goes on:
 
 - between noting the hand-over and submitting: the job is queued still, and is handed over;
-- between submitting and noting that it runs: it is submitted again, which Ray takes for what it is;
+- between submitting and noting that it runs: it is submitted again under the same id, which Ray knows;
 - while the job runs, or after it ended: the result file is there or will be;
 - between the result file and taking it over: one transaction makes the version, the job's state and the
 events.
@@ -58,7 +58,12 @@ class Reconciler:
     def run(self, stop: threading.Event, interval_s: float) -> None:
         """Looks again and again until `stop` is set. Jobs at Ray run on without this process."""
         while not stop.is_set():
-            self.look()
+            try:
+                self.look()
+            except Exception:
+                # One look must not end the service: a full disk or a busy database may be better at the next.
+                metrics.LOOK_FAILURES.inc()
+                logger.exception("a look at the jobs failed")
             stop.wait(interval_s)
 
     def look(self) -> None:
@@ -84,36 +89,37 @@ class Reconciler:
     def _hand_over(self, job: Job) -> None:
         folder, work = self.folder(job.id), self._works[job.kind]
 
-        def prepare(session: Session) -> bool:
-            """Noted first: a job that is cancelled from here on is stopped at Ray, wherever this process
-            dies."""
+        def prepare(session: Session) -> Job | None:
+            """Noted first: a job that is cancelled from here on is stopped at Ray, wherever this process dies."""
             if _state(session, job) is not JobState.QUEUED:
-                return False
-            jobs.reaches_ray(session, job.id)
+                return None
             work.prepare(session, job.id, folder)
-            return True
+            return jobs.reaches_ray(session, job.id)
 
         def running(session: Session) -> None:
             if _state(session, job) is JobState.QUEUED:
                 jobs.move(session, job.id, JobState.RUNNING)
                 work.changed(session, job.id)
 
-        if run_in_transaction(self._engine, prepare):
+        noted = run_in_transaction(self._engine, prepare)
+        if noted is not None:
             clear_failure(folder)
-            self._runner.submit(job.id, [self._python, "-m", work.module, "--run", str(folder)])
+            command = [self._python, "-m", work.module, "--run", str(folder)]
+            self._runner.submit(noted.submission, command)
             run_in_transaction(self._engine, running)
-            logger.info("handed over a job", extra={"job": job.id, "kind": job.kind})
+            logger.info("handed over a job", extra={"job": noted.submission, "kind": job.kind})
 
     def _follow(self, job: Job) -> bool:
         """Acts on what became of a job; returns whether Ray still runs it."""
-        status = self._runner.status(job.id)
+        status = self._runner.status(job.submission)
         if job.state is JobState.RUNNING:
             self._follow_running(job, status)
         elif job.state is JobState.CANCELLED and status is JobStatus.RUNNING:
-            self._runner.stop(job.id)
+            self._runner.stop(job.submission)
         if status is JobStatus.RUNNING:
             return True
-        run_in_transaction(self._engine, lambda session: jobs.left_ray(session, job.id))
+        if job.at_ray:
+            run_in_transaction(self._engine, lambda session: jobs.left_ray(session, job.id))
         return False
 
     def _follow_running(self, job: Job, status: JobStatus) -> None:
@@ -134,7 +140,6 @@ class Reconciler:
         else:
             logger.warning("Ray lost a job", extra={"job": job.id, "status": status})
             metrics.JOB_RETRIES.labels(job.kind).inc()
-            self._runner.forget(job.id)
             self._move(job, JobState.QUEUED)
 
     def _move(self, job: Job, state: JobState, error: str = "") -> None:

@@ -69,11 +69,6 @@ class RayJobs:
         if self.status(id_) is JobStatus.RUNNING:
             self._call(lambda client: client.stop_job(id_))
 
-    def forget(self, id_: str) -> None:
-        """See JobRunner."""
-        if self.status(id_) not in (JobStatus.UNKNOWN, JobStatus.RUNNING):
-            self._call(lambda client: client.delete_job(id_))
-
     def _call(self, use: Callable[[JobSubmissionClient], T]) -> T:
         """Connects at first use and again after a failure: a restarted Ray is another server."""
         from ray.job_submission import JobSubmissionClient

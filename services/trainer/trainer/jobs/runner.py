@@ -41,6 +41,3 @@ class JobRunner(Protocol):
 
     def stop(self, id_: str) -> None:
         """Asks a job to end; does nothing when it has ended or is not known."""
-
-    def forget(self, id_: str) -> None:
-        """Forgets a job that has ended, so that its id can be submitted again."""

@@ -49,17 +49,22 @@ def move(session: Session, id_: str, state: JobState, error: str = "") -> Job:
     row.error = error
     if state is JobState.RUNNING:
         row.start_time = row.start_time or now
-        row.at_ray = True
-        row.attempts += 1
+    elif state is JobState.QUEUED:
+        row.at_ray = False
     elif state.final:
         row.end_time = now
     session.flush()
     return to_job(row)
 
 
-def reaches_ray(session: Session, id_: str) -> None:
-    """Notes, before it is submitted, that Ray may run the job from now on."""
-    session.get_one(JobRow, id_).at_ray = True
+def reaches_ray(session: Session, id_: str) -> Job:
+    """Notes, before it is submitted, that Ray may run the job from now on. Noting it again is the same attempt."""
+    row = session.get_one(JobRow, id_)
+    if not row.at_ray:
+        row.at_ray = True
+        row.attempts += 1
+        session.flush()
+    return to_job(row)
 
 
 def left_ray(session: Session, id_: str) -> None:

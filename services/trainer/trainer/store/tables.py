@@ -37,7 +37,7 @@ class SnapshotRow(Base):
 
 
 class JobRow(Base):
-    """A job of Ray's: the part that trainings and evaluations share. Its id is also Ray's submission id."""
+    """A job of Ray's: the part that trainings and evaluations share. Its id names its attempts at Ray too."""
 
     __tablename__ = "jobs"
 
