@@ -7,6 +7,7 @@ record in another key order, spacing or Unicode normalisation is the same record
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,11 @@ from datanet.definition import MAX_RECORD_BYTES, Field, RecordSchema
 from identity.digest import NotCanonical, canonical_json, sha256_bytes
 
 VERSION = 1
+MAX_DEPTH = 64
+"""A record is flat; anything deeper than this is not even read as JSON."""
+
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS = re.compile(r"[\[\]{}]")
 
 _KINDS: Mapping[type, str] = {
     bool: "a boolean",
@@ -79,19 +85,31 @@ def _object(data: bytes) -> dict[str, object] | Rejection:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         return Rejection("not_utf8", "", f"byte {error.start} is not UTF-8; it must be a UTF-8 JSON object")
+    if _depth(text) > MAX_DEPTH:
+        return Rejection("not_json", "", "nested too deep; it must be a flat JSON object")
     try:
         value = json.loads(text, object_pairs_hook=_unique)
     except _Duplicate as error:
         return Rejection("duplicate_field", error.key[:100], "the field stands twice; each may stand once")
     except json.JSONDecodeError as error:
         return Rejection("not_json", "", f"not JSON at character {error.pos}: {error.msg}")
-    except (RecursionError, ValueError):  # nested too deep, or an integer of more digits than Python reads
-        return Rejection(
-            "not_json", "", "nested too deep, or a number too long; it must be a flat JSON object"
-        )
+    except ValueError:  # an integer of more digits than Python reads
+        return Rejection("not_json", "", "a number is too long; it must be a flat JSON object of strings")
     if not isinstance(value, dict):
         return Rejection("not_an_object", "", f"the record is {_kind(value)}; it must be a JSON object")
     return value
+
+
+def _depth(text: str) -> int:
+    """How deep arrays and objects nest at most. json's reader recurses in C: where a library has raised the recursion
+    limit, a hostile record would end the process instead of raising."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return 0
+    depth = deepest = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _violations(value: Mapping[str, object], schema: RecordSchema) -> Iterator[Rejection]:

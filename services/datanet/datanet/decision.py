@@ -89,7 +89,7 @@ def decide(
             continue
         rejection = judged.verdict.rejection or _standing(judged, holders, free, datanet)
         row = _row(judged, rejection, datanet, contributor, now)
-        if before is not None and rejection is not None and rejection.rule == before.rule:
+        if before is not None and rejection is not None:  # still refused, if only by another rule
             decision.results.append(_result(before, judged, already_present=True))
             continue
         if before is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +80,30 @@ def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
     try:
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _turn_wal_on(cursor)
         # NORMAL would lose the last commits with the power; an event that was acknowledged must not be lost.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
     finally:
         cursor.close()
+
+
+def _turn_wal_on(cursor: Any) -> None:
+    """Turning WAL on needs the file for itself and does not honour the busy timeout: one process at a time, and again
+    while one that has just opened the file still looks at it."""
+    (file,) = (row[2] for row in cursor.execute("PRAGMA database_list").fetchall() if row[1] == "main")
+    with Path(f"{file}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+        while True:
+            try:
+                if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                    cursor.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)  # SQLite has no way to wait for this lock
 
 
 def _begin_sqlite(connection: Connection) -> None:
