@@ -41,9 +41,7 @@ def ray_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerSe
     with pytest.MonkeyPatch.context() as patch, (state / "ray.log").open("wb") as log:
         for name, value in client_environment(state).items():
             patch.setenv(name, value)
-        process = subprocess.Popen(
-            head.argv, env={**os.environ, **head.environment}, stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen(head.argv, env={**os.environ, **head.environment}, stdout=log, stderr=log)
         try:
             yield TrainerSettings(
                 state_dir=state, auth_mode="development", base_models="tiny", log_level="WARNING",
