@@ -61,17 +61,17 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def test_ray_keeps_the_contract_of_a_runner(ray_settings: TrainerSettings, wait: Any, tmp_path: Path) -> None:
     ray, mark = RayJobs(ray_settings.ray_address), tmp_path / "mark"
-    wait(lambda: takes(ray, "writes", f"echo once >> '{mark}'"), 120)
+    wait(lambda: takes(ray, "writes", f"echo once >> '{mark}'"), 240)
     assert ray.status("never") is JobStatus.UNKNOWN
     ray.stop("never")
     ray.submit("writes", ["sh", "-c", f"echo twice >> '{mark}'"])
     ray.submit("fails", ["sh", "-c", "exit 3"])
     ray.submit("lasts", ["sleep", "600"])
-    wait(lambda: ray.status("writes") is JobStatus.SUCCEEDED, 60)
+    wait(lambda: ray.status("writes") is JobStatus.SUCCEEDED, 180)
     assert mark.read_text() == "once\n"
-    wait(lambda: ray.status("fails") is JobStatus.FAILED, 60)
+    wait(lambda: ray.status("fails") is JobStatus.FAILED, 180)
     ray.stop("lasts")
-    wait(lambda: ray.status("lasts") is JobStatus.STOPPED, 60)
+    wait(lambda: ray.status("lasts") is JobStatus.STOPPED, 180)
 
 
 def takes(ray: RayJobs, id_: str, script: str) -> bool:
@@ -96,7 +96,7 @@ def test_a_snapshot_becomes_an_evaluated_version(
     with running(build(ray_settings)) as service:
         trainer = house(ray_settings, None, service)
         sealed = trainer.seal(records=40, held_out=24)
-        wait(lambda: list(trainer.stub().ListBaseModels(pb.ListBaseModelsRequest()).base_models) != [], 120)
+        wait(lambda: list(trainer.stub().ListBaseModels(pb.ListBaseModelsRequest()).base_models) != [], 240)
         run = trainer.create(spec=SPEC)
         updates = list(trainer.stub().WatchTrainingRun(pb.WatchTrainingRunRequest(name=run.name)))
         assert updates[-1].run.state == pb.RUN_STATE_SUCCEEDED, updates[-1].run.error
