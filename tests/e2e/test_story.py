@@ -69,7 +69,7 @@ def test_every_figure_has_unit_and_source(steps: dict[str, dict[str, object]]) -
         assert figure["unit"], figure
         assert figure["source"], figure
         if "lower" in figure:
-            assert figure["lower"] <= figure["value"] <= figure["upper"], figure
+            assert figure["lower"] - 1e-9 <= figure["value"] <= figure["upper"] + 1e-9, figure
             assert figure["sample_size"] > 0, figure
 
 

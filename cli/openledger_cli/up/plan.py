@@ -119,6 +119,7 @@ class Plan:
             "OPENLEDGER_AUTH_MODE": "development",
             "PYTHONUNBUFFERED": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait must not take the cores that others need
             **self.environment,
         }
         if self.event_log:

@@ -30,6 +30,7 @@ from servicekit.eventlog.base import (
 )
 
 _COMMIT_TIMEOUT_MS = 7_000
+_JOIN_S = 2.0
 _HEARTBEAT_MS = 1_000
 _LOST_MEMBERSHIP = (CommitFailedError, FencedInstanceIdError, IllegalGenerationError, UnknownMemberIdError)
 
@@ -60,8 +61,11 @@ class KafkaGroupConsumer:
                 for topic in self._topics:
                     self._require(topic)
                 self._client = self._connect()
+            # kafka-python discards a join of the group that completes between two polls, and joins again: a member that
+            # owns nothing yet must stay in one poll until its join is through.
+            patience_s = timeout_s if self._client.assignment() else max(timeout_s, _JOIN_S)
             by_partition = self._client.poll(
-                timeout_ms=max(0, int(timeout_s * 1000)), max_records=max_records
+                timeout_ms=max(0, int(patience_s * 1000)), max_records=max_records
             )
         except KafkaError as error:
             raise EventLogUnavailable(f"kafka: {type(error).__name__}: {error}") from error
