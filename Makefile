@@ -32,13 +32,13 @@ contracts: contracts/build/.compiled ## compiles the Solidity contracts
 kafka-jars: setup ## fetches Apache Kafka's jars, for the tests
 	@scripts/kafka_jars.sh
 
-demo: setup ## runs the main job on real data (about 15 minutes); run again, it goes on from the last finished step
+demo: setup ## runs the main job on real data (at most 20 minutes on 2 cores); run again, it goes on from the last finished step
 	@exec $(BIN)/python -m threat_intel demo
 
 demo-fresh: setup ## the same from the beginning
 	@exec $(BIN)/python -m threat_intel demo --fresh
 
-demo-small: setup ## the same story with a tiny random-weight model (under 2 minutes)
+demo-small: setup ## the same story with a tiny random-weight model (a few minutes)
 	@exec $(BIN)/python -m threat_intel demo --small --fresh
 
 test: setup ## sets up, lints, passes the tests and the story end to end
