@@ -1,8 +1,9 @@
 """A consumer group's member on Kafka.
 
 kafka-python 3.0.12 throws away a join that completes between two polls and joins again, which makes every
-member join again. A member that polls without pause while it has nothing meets that window once in many
-rebalances, and the next try mends it; several members polled in turns by one thread may never settle.
+member join again. So a member whose group is rebalancing stays in one poll until its join is through, or for
+`_JOIN_S`: the window is then met once in many rebalances, and the next try mends it. Several members polled in
+turns by one thread may never settle.
 """
 
 from __future__ import annotations
@@ -45,13 +46,15 @@ class KafkaGroupConsumer:
         topics: list[str],
         session_timeout_s: float,
         require: Callable[[str], object],
+        closed: Callable[[KafkaGroupConsumer], None],
     ) -> None:
-        """`require` raises UnknownTopic for a topic that does not exist."""
+        """`require` raises UnknownTopic for a topic that does not exist; `closed` is told when this one is."""
         self._servers = servers
         self._group = group
         self._topics = topics
         self._session_timeout_ms = int(session_timeout_s * 1000)
         self._require = require
+        self._closed = closed
         self._client: Any = None
 
     def poll(self, timeout_s: float, max_records: int = 500) -> list[InRecord]:
@@ -61,9 +64,7 @@ class KafkaGroupConsumer:
                 for topic in self._topics:
                     self._require(topic)
                 self._client = self._connect()
-            # kafka-python discards a join of the group that completes between two polls, and joins again: a member that
-            # owns nothing yet must stay in one poll until its join is through.
-            patience_s = timeout_s if self._client.assignment() else max(timeout_s, _JOIN_S)
+            patience_s = max(timeout_s, _JOIN_S) if self._is_joining() else timeout_s
             by_partition = self._client.poll(
                 timeout_ms=max(0, int(patience_s * 1000)), max_records=max_records
             )
@@ -129,6 +130,11 @@ class KafkaGroupConsumer:
         client, self._client = self._client, None
         if client is not None:
             client.close(autocommit=False, timeout_ms=5_000)
+        self._closed(self)
+
+    def _is_joining(self) -> bool:
+        """Whether the group is rebalancing and this member has to join again. The client has no public word for it."""
+        return bool(self._client._coordinator.need_rejoin())
 
     def _connect(self) -> Any:
         return KafkaConsumer(

@@ -18,8 +18,7 @@ partition that
 from __future__ import annotations
 
 import threading
-import weakref
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,7 +55,9 @@ class KafkaEventLog:
         self._lock = threading.Lock()
         self._admin: Any = None
         self._partitions: dict[str, list[int]] = {}
-        self._open: weakref.WeakSet[KafkaLogProducer | KafkaGroupConsumer] = weakref.WeakSet()
+        # Held, not only watched: kafka-python's own thread keeps a forgotten member's membership alive, and its whole
+        # group waits for it at the next rebalance, up to MAX_POLL_INTERVAL_S.
+        self._open: set[KafkaLogProducer | KafkaGroupConsumer] = set()
 
     def ensure_topics(self, topics: Iterable[Topic]) -> None:
         """Make the topics that are missing, with the brokers' default replication; others are left as they are."""
@@ -78,7 +79,7 @@ class KafkaEventLog:
 
     def producer(self) -> KafkaLogProducer:
         """A producer; connects at its first send."""
-        producer = KafkaLogProducer(self._servers, self)
+        producer = KafkaLogProducer(self._servers, self, self._open.discard)
         self._open.add(producer)
         return producer
 
@@ -86,7 +87,9 @@ class KafkaEventLog:
         self, group: str, topics: Collection[str], *, session_timeout_s: float = DEFAULT_SESSION_TIMEOUT_S
     ) -> KafkaGroupConsumer:
         """A member of `group`; connects and joins at its first poll."""
-        consumer = KafkaGroupConsumer(self._servers, group, sorted(topics), session_timeout_s, self.require)
+        consumer = KafkaGroupConsumer(
+            self._servers, group, sorted(topics), session_timeout_s, self.require, self._open.discard
+        )
         self._open.add(consumer)
         return consumer
 
@@ -155,9 +158,12 @@ class KafkaEventLog:
 class KafkaLogProducer:
     """Sends each call in flushed waves; see the module's docstring."""
 
-    def __init__(self, servers: list[str], log: KafkaEventLog) -> None:
+    def __init__(
+        self, servers: list[str], log: KafkaEventLog, closed: Callable[[KafkaLogProducer], None]
+    ) -> None:
         self._servers = servers
         self._log = log
+        self._closed = closed
         self._client: Any = None
 
     def send(self, records: Sequence[OutRecord]) -> None:
@@ -172,11 +178,15 @@ class KafkaLogProducer:
                 for wave in _waves(records):
                     self._send_wave(wave)
             except KafkaError:
-                self.close()  # whatever state it is in: the next call starts with a new producer id
+                self._disconnect()  # whatever state it is in: the next call starts with a new producer id
                 raise
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, for good."""
+        self._disconnect()
+        self._closed(self)
+
+    def _disconnect(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             with translated():
