@@ -7,7 +7,16 @@ import sys
 import grpc
 import typer
 
-from openledger_cli.commands import attribution, bundle, datanet, inference, local, settlement, trainer
+from openledger_cli.commands import (
+    attribution,
+    bundle,
+    datanet,
+    inference,
+    local,
+    model,
+    settlement,
+    training,
+)
 from openledger_cli.context import configure
 from openledger_cli.output import complain
 from servicekit.errors import DomainError, StartupError, from_rpc_error
@@ -21,8 +30,8 @@ app = typer.Typer(
 )
 app.callback()(configure)
 app.add_typer(datanet.app, name="datanet")
-app.add_typer(trainer.training, name="train")
-app.add_typer(trainer.models, name="model")
+app.add_typer(training.app, name="train")
+app.add_typer(model.app, name="model")
 app.add_typer(attribution.app, name="attribution")
 app.add_typer(settlement.app, name="settle")
 app.command("ask")(inference.ask)

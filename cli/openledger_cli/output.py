@@ -11,6 +11,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from openledger.common.v1.estimate_pb2 import Estimate
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from openledger_cli.context import session
@@ -52,6 +53,19 @@ def emit_list(messages: Iterable[Message], columns: Sequence[Column], title: str
     for message in found:
         table.add_row(*(text(value(message)) for _, value in columns))
     console.print(table if found else "none")
+
+
+def progress_bar() -> Progress:
+    """A bar with ETA for long work; tasks have a `detail`. Silent where a program reads."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+        console=console,
+        disable=session().as_json,
+    )
 
 
 def text(value: object) -> str:

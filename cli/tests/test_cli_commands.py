@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from identity.digest import sha256_bytes
 from openledger_cli.__main__ import app
 from openledger_cli.bundle.export import download
-from openledger_cli.commands.trainer import spec_of, weighted
+from openledger_cli.commands.training import spec_of, weighted
 from openledger_cli.connection import Connections, parse_identity
 from openledger_cli.output import estimate, open_tokens
 from openledger_cli.paging import every
