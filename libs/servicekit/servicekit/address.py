@@ -7,6 +7,8 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from servicekit.files import write_whole
+
 
 @dataclass(frozen=True)
 class Address:
@@ -24,11 +26,7 @@ class Address:
 
 def write_address(state_dir: Path, address: Address) -> None:
     """Publishes it atomically in ``state_dir/run/<service>.json``."""
-    path = _path(state_dir, address.service)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(address), indent=2) + "\n")
-    temporary.replace(path)
+    write_whole(_path(state_dir, address.service), json.dumps(asdict(address), indent=2) + "\n")
 
 
 def read_address(state_dir: Path, service: str) -> Address | None:

@@ -13,14 +13,16 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
 
+from servicekit import crash
 from servicekit.errors import CorruptObject, InvalidArgument, NotFound, ResourceExhausted, StartupError
+from servicekit.files import sync_folder
 
+crash.primitive(__name__)
 _CHUNK = 1 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -114,7 +116,8 @@ class ObjectStore:
             if self._remote is not None and not self._remote.isfile(self._key(digest)):
                 # A bucket shows an object only when it is whole, so a half sent one is never seen.
                 self._remote.makedirs(self._key(digest).rsplit("/", 1)[0], exist_ok=True)
-                self._remote.put_file(str(temporary), self._key(digest))
+                with crash.step("upload"):
+                    self._remote.put_file(str(temporary), self._key(digest))
             self._publish(temporary, digest)
         finally:
             temporary.unlink(missing_ok=True)
@@ -158,8 +161,9 @@ class ObjectStore:
         """Gives a whole file its name. Whoever comes second replaces the same bytes, which also mends a corrupt copy."""
         path = self._path(digest)
         path.parent.mkdir(exist_ok=True)
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with crash.step("object"):
+            temporary.replace(path)
+            sync_folder(path.parent)
         return path
 
     def _path(self, digest: str) -> Path:
@@ -195,13 +199,3 @@ def _hash(path: Path) -> str:
 def _chunks(source: BinaryIO) -> Iterator[bytes]:
     while chunk := source.read(_CHUNK):
         yield chunk
-
-
-def _sync_folder(folder: Path) -> None:
-    """A new name is durable once its folder is; file systems that cannot sync a folder keep names in order anyway."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -23,7 +23,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, MetaData, Row, delete, event, func, insert, select
 from sqlalchemy.orm import Session
 
-from servicekit import backoff, delivery_metrics, topics
+from servicekit import backoff, crash, delivery_metrics, topics
 from servicekit.eventlog.base import EventLog, OutRecord, Producer, check_sizes
 from servicekit.events import Event, M, to_record
 from servicekit.tables import add_outbox
@@ -169,7 +169,7 @@ class OutboxPublisher:
         self._ensure_topics({record.topic for record in records})
         producer.send(records)
         # By number, not "up to the last": on PostgreSQL a lower number may be committed only now.
-        with connection.begin():
+        with crash.step("delete"), connection.begin():
             connection.execute(delete(_OUTBOX).where(_OUTBOX.c.seq.in_([row.seq for row in rows])))
         for record in records:
             delivery_metrics.OUTBOX_PUBLISHED.labels(record.topic).inc()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Iterable
 from hashlib import sha256
@@ -23,6 +22,7 @@ from jwt.algorithms import OKPAlgorithm
 
 from servicekit.auth.roles import ROLE_PERMISSIONS
 from servicekit.errors import InvalidArgument, StartupError
+from servicekit.files import write_whole
 
 DEVELOPMENT_ISSUER = "openledger-development"
 _LONGEST_TTL_S = 30 * 24 * 3600
@@ -51,10 +51,10 @@ class DevelopmentIssuer:
                     pem = Ed25519PrivateKey.generate().private_bytes(
                         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
                     )
-                    _write_whole(self._private, pem, 0o600)
+                    write_whole(self._private, pem, 0o600)
                 # Derived, so a process that died between the two files is mended by the next.
                 if not self._public.exists():
-                    _write_whole(self._public, json.dumps(self._key_set(), indent=2).encode(), 0o644)
+                    write_whole(self._public, json.dumps(self._key_set(), indent=2).encode(), 0o644)
         except OSError as error:
             raise StartupError(
                 f"cannot write the development issuer's keys in {self._folder}: {error.strerror}"
@@ -106,14 +106,3 @@ class DevelopmentIssuer:
         public = OKPAlgorithm.to_jwk(self._key().public_key(), as_dict=True)
         required = {name: public[name] for name in ("crv", "kty", "x")}
         return sha256(json.dumps(required, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
-
-
-def _write_whole(path: Path, data: bytes, mode: int) -> None:
-    """Writes beside, then renames: nobody ever reads half a key."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

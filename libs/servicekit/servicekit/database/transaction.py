@@ -12,9 +12,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
+from servicekit import crash
 from servicekit.database.engine import is_conflict
 from servicekit.errors import Aborted
 
+crash.primitive(__name__)
 _CONFLICT = "TRANSACTION_CONFLICT"
 T = TypeVar("T")
 
@@ -42,6 +44,10 @@ def transaction(engine: Engine) -> Iterator[Session]:
     try:
         with _turn(engine), session_factory(engine)() as session, session.begin():
             yield session
+            if not _only_reads(engine):
+                crash.point("before commit")
+        if not _only_reads(engine):
+            crash.point("after commit")
     except DBAPIError as error:
         if is_conflict(error):
             raise Aborted(_CONFLICT, "another change won, try again", retry_after_s=0.1) from error
@@ -66,7 +72,7 @@ def _turn(engine: Engine) -> Iterator[None]:
     SQLite makes them try again after pauses that grow to 100 ms, and whoever has just come may go first: with 8 threads
     one in a hundred waited for more than a second. Other processes are still waited for in SQLite's way.
     """
-    if engine.dialect.name != "sqlite" or engine.get_execution_options().get("sqlite_begin") == "DEFERRED":
+    if engine.dialect.name != "sqlite" or _only_reads(engine):
         yield
         return
     lock = _WRITERS.setdefault(str(engine.url.database), threading.RLock())
@@ -76,6 +82,10 @@ def _turn(engine: Engine) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _only_reads(engine: Engine) -> bool:
+    return engine.get_execution_options().get("sqlite_begin") == "DEFERRED"
 
 
 def run_in_transaction(engine: Engine, fn: Callable[[Session], T], attempts: int = 8) -> T:

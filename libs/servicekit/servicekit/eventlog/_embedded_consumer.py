@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ulid import ULID
 
+from servicekit import crash
 from servicekit.eventlog import _group, _sqlite, _wake
 from servicekit.eventlog._sqlite import OFFSET_BITS, translated, writing
 from servicekit.eventlog.base import (
@@ -23,6 +24,7 @@ from servicekit.eventlog.base import (
     TopicPartition,
 )
 
+crash.primitive(__name__)
 logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 1.0

@@ -22,6 +22,7 @@ from kafka.errors import (
     UnknownMemberIdError,
 )
 
+from servicekit import crash
 from servicekit.eventlog.base import (
     MAX_POLL_INTERVAL_S,
     EventLogUnavailable,
@@ -30,6 +31,7 @@ from servicekit.eventlog.base import (
     TopicPartition,
 )
 
+crash.primitive(__name__)
 _COMMIT_TIMEOUT_MS = 7_000
 _JOIN_S = 2.0
 _HEARTBEAT_MS = 1_000
@@ -90,14 +92,12 @@ class KafkaGroupConsumer:
             raise Fenced(f"group {self._group!r} has given {sorted(lost)} to another member")
         if not offsets:
             return
+        found = {
+            KafkaTopicPartition(*at): OffsetAndMetadata(offset, "", -1) for at, offset in offsets.items()
+        }
         try:
-            self._client.commit(
-                {
-                    KafkaTopicPartition(*at): OffsetAndMetadata(offset, "", -1)
-                    for at, offset in offsets.items()
-                },
-                timeout_ms=_COMMIT_TIMEOUT_MS,
-            )
+            with crash.step("kafka commit"):
+                self._client.commit(found, timeout_ms=_COMMIT_TIMEOUT_MS)
         except _LOST_MEMBERSHIP as error:
             raise Fenced(f"group {self._group!r} goes on without this member: {error}") from error
         except KafkaError as error:

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from servicekit import crash
 from servicekit.eventlog.base import EventLogError, EventLogUnavailable
+
+crash.primitive(__name__)
 
 OFFSET_BITS = 40
 """A record's row id is partition id << OFFSET_BITS | offset: one B-tree in delivery order, no second index.
@@ -76,7 +79,10 @@ def prepare(path: Path) -> None:
                 connection.execute("PRAGMA journal_mode = WAL")
                 (version,) = connection.execute("PRAGMA user_version").fetchone()
                 if version == 0:
-                    connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+                    with crash.step("log tables"):
+                        connection.executescript(
+                            f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;"
+                        )
                 elif version != _VERSION:
                     raise EventLogError(
                         f"{path} has layout {version}; this release reads layout {_VERSION} only"
@@ -113,7 +119,8 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
-            connection.execute("COMMIT")
+            with crash.step("log commit"):
+                connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

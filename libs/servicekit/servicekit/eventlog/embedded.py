@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from servicekit import crash
 from servicekit.eventlog import _sqlite, _wake
 from servicekit.eventlog._embedded_consumer import EmbeddedConsumer
 from servicekit.eventlog._group import now_ms
@@ -33,6 +34,7 @@ from servicekit.eventlog.base import (
     check_sizes,
 )
 
+crash.primitive(__name__)
 _PRUNE_EVERY_S = 60.0
 _PRUNE_AT_MOST = 1_000  # records of a partition in one go, so that a send never waits long for it
 

@@ -27,6 +27,7 @@ from kafka import TopicPartition as KafkaTopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
+from servicekit import crash
 from servicekit.eventlog._kafka_consumer import KafkaGroupConsumer
 from servicekit.eventlog.base import (
     DEFAULT_SESSION_TIMEOUT_S,
@@ -37,6 +38,7 @@ from servicekit.eventlog.base import (
     check_sizes,
 )
 
+crash.primitive(__name__)
 _WAVE_BYTES = 512 * 1024
 _WAVE_RECORDS = 5_000
 _BATCH_BYTES = 1_000_000  # a wave with all framing fits, so it is never split
@@ -176,7 +178,8 @@ class KafkaLogProducer:
                 self._client = self._connect()
             try:
                 for wave in _waves(records):
-                    self._send_wave(wave)
+                    with crash.step("kafka send"):
+                        self._send_wave(wave)
             except KafkaError:
                 self._disconnect()  # whatever state it is in: the next call starts with a new producer id
                 raise

@@ -11,10 +11,12 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from servicekit import delivery_metrics
+from servicekit import crash, delivery_metrics
+from servicekit.files import sync_folder, write_whole
 from servicekit.wal import frames
 
 logger = logging.getLogger(__name__)
+crash.primitive(__name__)
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _CHUNK_BYTES = frames.MAX_PAYLOAD + frames.OVERHEAD
@@ -90,7 +92,9 @@ class Wal:
             if self._total + len(frame) > self._max_bytes:
                 delivery_metrics.WAL_REFUSED.inc()
                 raise WalFull(f"write-ahead log holds {self._total} of at most {self._max_bytes} bytes")
+            crash.point("before append")
             self._write(frame, size)
+            crash.point("after append")
             self._sizes[self._current] = size + len(frame)
             self._total += len(frame)
             self._dirty = True
@@ -135,20 +139,15 @@ class Wal:
 
     def release(self, position: Position) -> None:
         """Durably remember that everything before `position` has been sent, and delete segments before it."""
-        fresh = self._folder / "position.fresh"
-        with fresh.open("w") as file:
-            json.dump(position._asdict(), file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._folder / "position")
-        self._sync_folder()
+        write_whole(self._folder / "position", json.dumps(position._asdict()))
         with self._lock:
             gone = [number for number in self._sizes if number < min(position.segment, self._current)]
             for number in gone:
                 self._total -= self._sizes.pop(number)
             unsent = self._total - (position.offset if position.segment in self._sizes else 0)
         for number in gone:
-            self._path(number).unlink(missing_ok=True)
+            with crash.step("segment removal"):
+                self._path(number).unlink(missing_ok=True)
         delivery_metrics.WAL_BYTES.set(unsent)
 
     def close(self) -> None:
@@ -183,7 +182,8 @@ class Wal:
     def _begin_segment(self) -> None:
         self._current += 1
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
-        self._descriptor = os.open(self._path(self._current), flags, 0o640)
+        with crash.step("new segment"):
+            self._descriptor = os.open(self._path(self._current), flags, 0o640)
         self._sizes[self._current] = 0
         self._total = sum(self._sizes.values())
 
@@ -197,7 +197,8 @@ class Wal:
             _, length = frames.decode(self._load(Position(last, at), self._sizes[last]))
             if length == 0:
                 logger.warning("write-ahead log: cut %d half-written bytes off", self._sizes[last] - at)
-                os.truncate(self._path(last), at)
+                with crash.step("mending"):
+                    os.truncate(self._path(last), at)
                 self._sizes[last] = at
             at += length
 
@@ -230,15 +231,7 @@ class Wal:
             os.close(descriptor)
         os.fdatasync(current)
         if rolled:
-            self._sync_folder()
-
-    def _sync_folder(self) -> None:
-        """A new or renamed file is there after a crash only once its folder is fsynced."""
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            sync_folder(self._folder)
 
     def _path(self, segment: int) -> Path:
         return self._folder / f"{segment:016d}.wal"
