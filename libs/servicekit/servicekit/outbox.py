@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session
 from servicekit import backoff, crash, delivery_metrics, topics
 from servicekit.eventlog.base import EventLog, OutRecord, Producer, check_sizes
 from servicekit.events import Event, M, to_record
+from servicekit.spans import sending
 from servicekit.tables import add_outbox
 
 logger = logging.getLogger(__name__)
@@ -167,7 +168,8 @@ class OutboxPublisher:
             return 0
         records = [_record(row) for row in rows]
         self._ensure_topics({record.topic for record in records})
-        producer.send(records)
+        with sending(self._event_log.system, records):
+            producer.send(records)
         # By number, not "up to the last": on PostgreSQL a lower number may be committed only now.
         with crash.step("delete"), connection.begin():
             connection.execute(delete(_OUTBOX).where(_OUTBOX.c.seq.in_([row.seq for row in rows])))

@@ -110,6 +110,12 @@ class ServiceSettings(BaseSettings):
     otlp_endpoint: str | None = Field(
         default=None, description="Where traces go by OTLP/gRPC, http://host:4317; none keeps them."
     )
+    trace_ratio: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Part of the traces beginning here that is recorded; others follow what their caller decided.",
+    )
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:

@@ -1,17 +1,24 @@
 """Traces through calls and events, and the logs that belong to them.
 
 A trace's context travels as W3C ``traceparent``: in gRPC metadata from call to call, in event headers from service to
-service. Spans are sent by OTLP where an endpoint is set; without one they still give logs their trace ids.
+service, and in a row of the database from the step that wrote it to the one that goes on with it later. Spans are sent by
+OTLP where an endpoint is set. Without one a trace that begins here is not recorded, which saves what recording costs, but
+has an id all the same, for the logs; one that a recording caller began is passed on as recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from uuid import uuid4
 
+from opentelemetry import context as current_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.trace import Link
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from servicekit.logs import configure_logs
@@ -26,19 +33,41 @@ _propagator = TraceContextTextMapPropagator()
 def configure(service: str, settings: ServiceSettings) -> None:
     """Sets up logs and traces of this process; a second call changes the logs only (OpenTelemetry allows one set-up)."""
     configure_logs(service, settings.log_level, settings.log_format)
-    if isinstance(trace.get_tracer_provider(), TracerProvider):
-        return
-    provider = TracerProvider(resource=Resource.create({"service.name": f"openledger-{service}"}))
-    if settings.otlp_endpoint is not None:
+    if not isinstance(trace.get_tracer_provider(), TracerProvider):
+        _provide(service, settings.otlp_endpoint, settings.trace_ratio)
+
+
+def configure_client(name: str, otlp_endpoint: str | None) -> None:
+    """Sets up traces of a program that only calls services; without an endpoint nothing is set up and nothing costs.
+
+    What waits is sent when the process ends.
+    """
+    if otlp_endpoint and not isinstance(trace.get_tracer_provider(), TracerProvider):
+        _provide(name, otlp_endpoint, 1.0)
+
+
+def _provide(name: str, otlp_endpoint: str | None, ratio: float) -> None:
+    resource = Resource.create(
+        {
+            "service.name": f"openledger-{name}",
+            "service.namespace": "openledger",
+            "service.instance.id": str(uuid4()),
+        }
+    )
+    provider = TracerProvider(resource=resource, sampler=_sampler(otlp_endpoint, ratio))
+    if otlp_endpoint is not None:
         # Here, so that programs without an endpoint do not load the exporter (0.2 s).
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        plain = settings.otlp_endpoint.startswith("http://")
-        provider.add_span_processor(
-            BatchSpanProcessor(OTLPSpanExporter(settings.otlp_endpoint, insecure=plain))
-        )
+        plain = otlp_endpoint.startswith("http://")
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(otlp_endpoint, insecure=plain)))
     trace.set_tracer_provider(provider)
+
+
+def _sampler(otlp_endpoint: str | None, ratio: float) -> Sampler:
+    """Whoever begins a trace decides for all who go on with it, or traces would have holes."""
+    return ParentBased(ALWAYS_OFF if otlp_endpoint is None else TraceIdRatioBased(ratio))
 
 
 def flush(timeout_s: float = 5.0) -> None:
@@ -66,8 +95,31 @@ def extract(headers: Mapping[str, str] | Iterable[tuple[str, str | bytes]]) -> C
     return _propagator.extract(texts, context=Context())
 
 
+def context_of(traceparent: str | None) -> Context:
+    """The trace that a ``traceparent`` tells of; an empty context for none, and for one that is not well formed."""
+    return extract({"traceparent": traceparent} if traceparent else {})
+
+
+@contextmanager
+def within(traceparent: str | None) -> Iterator[None]:
+    """Goes on in a trace without a span of its own: for the log lines and the events of what is too small for one."""
+    token = current_context.attach(context_of(traceparent))
+    try:
+        yield
+    finally:
+        current_context.detach(token)
+
+
+def links_to(traceparents: Iterable[str | None]) -> list[Link]:
+    """Links to other traces, each named once: for work that has several causes and can be the child of one only."""
+    contexts = (
+        trace.get_current_span(context_of(each)).get_span_context() for each in dict.fromkeys(traceparents)
+    )
+    return [Link(context) for context in contexts if context.is_valid]
+
+
 def current_traceparent() -> str:
-    """The current ``traceparent``, for an event's header; empty outside of a trace."""
+    """The current ``traceparent``, 55 characters, for an event's header or a row; empty outside of a trace."""
     return inject().get("traceparent", "")
 
 

@@ -200,6 +200,9 @@ class Consumer(Protocol):
 class EventLog(Protocol):
     """A log of events. Safe to share between threads."""
 
+    system: str
+    """What traces call it (`messaging.system`)."""
+
     def ensure_topics(self, topics: Iterable[Topic]) -> None:
         """Make the topics that are missing. Idempotent, also when several processes call it at once."""
 

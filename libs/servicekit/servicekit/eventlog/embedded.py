@@ -42,6 +42,8 @@ _PRUNE_AT_MOST = 1_000  # records of a partition in one go, so that a send never
 class EmbeddedEventLog:
     """An `EventLog` on the SQLite file at `path`, which is made when missing."""
 
+    system = "openledger_embedded"
+
     def __init__(self, path: Path) -> None:
         self._path = path.resolve()
         _sqlite.prepare(self._path)

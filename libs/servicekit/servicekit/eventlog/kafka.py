@@ -52,6 +52,8 @@ _METADATA_TIMEOUT_MS = 5_000
 class KafkaEventLog:
     """An `EventLog` on the brokers `servers` ("host:port"). Connects at first use."""
 
+    system = "kafka"
+
     def __init__(self, servers: Sequence[str]) -> None:
         self._servers = list(servers)
         self._lock = threading.Lock()

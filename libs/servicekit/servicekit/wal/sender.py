@@ -10,6 +10,7 @@ import time
 
 from servicekit import backoff, delivery_metrics, topics
 from servicekit.eventlog.base import MAX_RECORD_BYTES, EventLog, OutRecord, Producer, check_sizes
+from servicekit.spans import sending
 from servicekit.wal.files import Position, Wal
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,8 @@ class WalSender:
         if payloads:
             records = self._unpack(payloads)
             self._ensure_topics({record.topic for record in records})
-            producer.send(records)
+            with sending(self._event_log.system, records):
+                producer.send(records)
             delivery_metrics.WAL_SENT.inc(len(records))
             # A kill before the next line sends these again: at least once, each with the ce_id it had.
             self._wal.release(after)

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import grpc
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind
 
 from servicekit import telemetry
 from servicekit.server.call import Call
+from servicekit.spans import end_rpc, rpc_attributes
 
 # Failures of ours, not of the caller's request (OpenTelemetry's semantic conventions for RPC servers).
 _FAULTS = frozenset(
@@ -30,18 +31,15 @@ async def trace(call: Call) -> AsyncIterator[None]:
     if call.method.startswith("/grpc."):
         yield
         return
-    _, service, method = call.method.split("/")
     with telemetry.tracer.start_as_current_span(
-        f"{service}/{method}",
+        call.method.removeprefix("/"),
         context=telemetry.extract(call.context.invocation_metadata() or ()),
         kind=SpanKind.SERVER,
-        attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
+        attributes=rpc_attributes(call.method),
         record_exception=False,  # a domain error is an answer; the errors interceptor logs the others
         set_status_on_exception=False,
     ) as span:
         try:
             yield
         finally:
-            span.set_attribute("rpc.grpc.status_code", call.code.value[0])
-            if call.code in _FAULTS:
-                span.set_status(Status(StatusCode.ERROR))
+            end_rpc(span, call.code, call.code in _FAULTS)
