@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from openledger_cli.connection import Connections, parse_identity
+from servicekit import telemetry
 
 
 @dataclass
@@ -43,9 +44,18 @@ def configure(
         bool, typer.Option("--json", help="Print JSON for programs instead of tables.")
     ] = False,
     deadline_s: Annotated[float, typer.Option(help="Deadline of unary calls, seconds.")] = 60.0,
+    otlp_endpoint: Annotated[
+        str,
+        typer.Option(
+            envvar="OPENLEDGER_OTLP_ENDPOINT",
+            help="Where the traces of this command's calls go by OTLP/gRPC, http://host:4317.",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """Client of the OpenLedger platform."""
     global _session
+    telemetry.configure_client("cli", otlp_endpoint or None)
     principal, roles = parse_identity(identity)
     _session = Session(
         connections=Connections(

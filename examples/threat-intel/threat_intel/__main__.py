@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 
+from servicekit import telemetry
 from servicekit.errors import DomainError, StartupError, from_rpc_error
 from threat_intel.journal import Journal
 from threat_intel.platform import Platform
@@ -42,6 +43,7 @@ def main() -> int:
     # A polite end for every signal that asks for one: the platform stops with us, and the journal keeps what is done.
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
+    telemetry.configure_client("threat-intel", os.environ.get("OPENLEDGER_OTLP_ENDPOINT"))
     try:
         return _demo(arguments)
     except KeyboardInterrupt:

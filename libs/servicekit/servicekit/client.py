@@ -12,8 +12,8 @@ from typing import Any, Self, cast
 
 import grpc
 
+from servicekit.client_span import ClientSpan
 from servicekit.errors import StartupError
-from servicekit.telemetry import inject
 
 Token = str | Callable[[], str] | None
 """A token, or what gives the present one: tokens expire, channels live on."""
@@ -56,7 +56,7 @@ def channel(address: str, token: Token = None, tls: Tls | None = None) -> grpc.a
         inner = grpc.aio.insecure_channel(address, options=_OPTIONS)
     else:
         inner = grpc.aio.secure_channel(address, tls.credentials(), options=_OPTIONS)
-    return cast("grpc.aio.Channel", _Channel(inner, token))
+    return cast("grpc.aio.Channel", _Channel(inner, address, token))
 
 
 def sync_channel(address: str, token: Token = None, tls: Tls | None = None) -> grpc.Channel:
@@ -65,28 +65,32 @@ def sync_channel(address: str, token: Token = None, tls: Tls | None = None) -> g
         inner = grpc.insecure_channel(address, options=_OPTIONS)
     else:
         inner = grpc.secure_channel(address, tls.credentials(), options=_OPTIONS)
-    return cast("grpc.Channel", _Channel(inner, token))
+    return cast("grpc.Channel", _Channel(inner, address, token))
 
 
 class _Channel:
     """A channel whose calls bring metadata. Not gRPC's interceptors: they need four classes for each of the two APIs, and
     asyncio's change how a stream is cancelled."""
 
-    def __init__(self, inner: Any, token: Token) -> None:
+    def __init__(self, inner: Any, address: str, token: Token) -> None:
         self._inner = inner
+        self._address = address
         self._token = token
 
-    def unary_unary(self, *args: Any, **kwargs: Any) -> _Callable:
-        return _Callable(self._inner.unary_unary(*args, **kwargs), self._token)
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> _Callable:
+        return self._callable(method, self._inner.unary_unary(method, *args, **kwargs))
 
-    def unary_stream(self, *args: Any, **kwargs: Any) -> _Callable:
-        return _Callable(self._inner.unary_stream(*args, **kwargs), self._token)
+    def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> _Callable:
+        return self._callable(method, self._inner.unary_stream(method, *args, **kwargs))
 
-    def stream_unary(self, *args: Any, **kwargs: Any) -> _Callable:
-        return _Callable(self._inner.stream_unary(*args, **kwargs), self._token)
+    def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> _Callable:
+        return self._callable(method, self._inner.stream_unary(method, *args, **kwargs))
 
-    def stream_stream(self, *args: Any, **kwargs: Any) -> _Callable:
-        return _Callable(self._inner.stream_stream(*args, **kwargs), self._token)
+    def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> _Callable:
+        return self._callable(method, self._inner.stream_stream(method, *args, **kwargs))
+
+    def _callable(self, method: str, inner: Any) -> _Callable:
+        return _Callable(inner, method, self._address, self._token)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -107,22 +111,33 @@ class _Channel:
 class _Callable:
     """A method of a stub, in each of the forms gRPC gives it."""
 
-    def __init__(self, inner: Any, token: Token) -> None:
+    def __init__(self, inner: Any, method: str, address: str, token: Token) -> None:
         self._inner = inner
+        self._method = method
+        self._address = address
         self._token = token
 
     def __call__(self, *args: Any, metadata: Any = None, **kwargs: Any) -> Any:
-        return self._inner(*args, metadata=self._complete(metadata), **kwargs)
+        return self._call(self._inner, args, metadata, kwargs)
 
     def with_call(self, *args: Any, metadata: Any = None, **kwargs: Any) -> Any:
-        return self._inner.with_call(*args, metadata=self._complete(metadata), **kwargs)
+        return self._call(self._inner.with_call, args, metadata, kwargs)
 
     def future(self, *args: Any, metadata: Any = None, **kwargs: Any) -> Any:
-        return self._inner.future(*args, metadata=self._complete(metadata), **kwargs)
+        return self._call(self._inner.future, args, metadata, kwargs)
 
-    def _complete(self, metadata: Any) -> tuple[tuple[str, str | bytes], ...]:
+    def _call(self, call: Callable[..., Any], args: Any, metadata: Any, kwargs: Any) -> Any:
+        span = ClientSpan(self._method, self._address)
+        try:
+            result = call(*args, metadata=self._complete(metadata, span.headers()), **kwargs)
+        except grpc.RpcError as error:
+            span.raised(error)
+            raise
+        span.ends_with(result)
+        return result
+
+    def _complete(self, metadata: Any, pairs: dict[str, str]) -> tuple[tuple[str, str | bytes], ...]:
         """What the caller gave stands; token and trace are added where it gave none."""
-        pairs = dict(inject())
         token = self._token() if callable(self._token) else self._token
         if token is not None:
             pairs["authorization"] = f"Bearer {token}"
