@@ -45,7 +45,9 @@ def prepare(plan: Plan, say: Callable[[str], None]) -> None:
         _write(state / GATE_ITEMS_DIGEST, digest)
     if not plan.base_digest():
         say(f"publishing the base model {plan.base_model} to the object store (about 20 s the first time)")
-        said = _run(plan, "trainer.base_models", "import", plan.base_model)
+        said = _run(
+            plan, "trainer.base_models", "import", plan.base_model, "--state-dir", str(plan.state_dir)
+        )
         published = re.search(r"sha256:[0-9a-f]{64}", said)
         if published is None:
             raise StartupError(f"trainer.base_models named no digest: {said.strip()}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from pathlib import Path
 from identity.names import BaseModelName
 from servicekit import backoff
 from servicekit.errors import FailedPrecondition, NotFound, StartupError
+from servicekit.files import write_whole
 from servicekit.objects import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -100,10 +102,7 @@ def import_base_model(id_: str, state_dir: Path, object_store: str) -> BaseModel
     if path.is_file() and store.exists(_read(path).digest):
         return _read(path)
     model = _import(id_, store, state_dir / "trainer" / "cache")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(model), indent=1))
-    partial.replace(path)
+    write_whole(path, json.dumps(asdict(model), indent=1))
     return model
 
 
@@ -142,8 +141,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Imports base models into the object store.")
     parser.add_argument("verb", choices=["import"])
     parser.add_argument("names", nargs="+", choices=IMPORTABLE)
-    parser.add_argument("--state-dir", type=Path, default=Path(".openledger"))
-    parser.add_argument("--object-store", default="", help="default: <state dir>/objects")
+    # As the service's own settings, so that a command beside it finds the service's folder and store.
+    state_dir = os.environ.get("OPENLEDGER_STATE_DIR", ".openledger")
+    parser.add_argument("--state-dir", type=Path, default=Path(state_dir), help=f"default: {state_dir}")
+    object_store = os.environ.get("OPENLEDGER_OBJECT_STORE", "")
+    parser.add_argument(
+        "--object-store", default=object_store, help=f"default: {object_store or '<state dir>/objects'}"
+    )
     arguments = parser.parse_args()
     for name in arguments.names:
         store = arguments.object_store or str(arguments.state_dir / "objects")
