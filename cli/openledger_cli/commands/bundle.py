@@ -8,9 +8,7 @@ from typing import Annotated
 
 import typer
 
-from openledger_cli.bundle.check import check_bundle
 from openledger_cli.bundle.export import export_bundle
-from openledger_cli.chain import Chain
 from openledger_cli.context import session
 from openledger_cli.output import console
 
@@ -31,6 +29,10 @@ def verify(
     rpc: Annotated[str, typer.Option(envvar="OPENLEDGER_RPC", help="The chain's JSON-RPC address.")],
 ) -> None:
     """Rechecks a bundle with its bytes and an RPC address alone. Exit code 1 when anything is wrong."""
+    # Here, because web3 and scipy would cost every other command two seconds at its start.
+    from openledger_cli.bundle.check import check_bundle
+    from openledger_cli.chain import Chain
+
     findings = list(check_bundle(bundle, Chain(rpc)))
     if session().as_json:
         print(json.dumps([finding.__dict__ for finding in findings], indent=2))

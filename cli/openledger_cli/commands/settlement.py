@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 from openledger.settlement.v1 import settlement_pb2 as pb
 
-from openledger_cli.chain import claim_reward
 from openledger_cli.context import session
 from openledger_cli.output import console, emit, emit_list, open_tokens
 from openledger_cli.paging import every
@@ -179,6 +178,8 @@ def claim(
     key_file: Annotated[str, typer.Option(help="File with the account's private key, hex.")],
 ) -> None:
     """Claims an account's rewards on chain: a transaction of the account itself, by proof."""
+    from openledger_cli.chain import claim_reward  # here: web3 would cost every other command a second
+
     outcome = claim_reward(session().connections, rpc, key_file)
     console.print(
         f"{outcome.address} received {open_tokens(str(outcome.received))} by {outcome.transaction_hash} "
