@@ -7,6 +7,7 @@ from typing import Any
 
 from openledger.attribution.v1 import attribution_pb2 as pb
 from openledger.attribution.v1.attribution_pb2_grpc import AttributionServiceStub
+from openledger.common.v1.estimate_pb2 import Estimate
 
 from openledger_cli.paging import every
 from servicekit.errors import Unavailable
@@ -95,7 +96,11 @@ def _await_index(telling: Telling, stub: AttributionServiceStub) -> None:
 
 
 def _show(telling: Telling, scored: list[pb.Attribution], summary: pb.AttributionSummary) -> None:
-    shown = next((a for a in scored if a.shares), scored[0])
+    attributed = [a for a in scored if any(share.ppm for share in a.shares)]
+    telling.say(
+        f"{len(attributed)} of {len(scored)} answers have a part that can be attributed; one of them:"
+    )
+    shown = (attributed or scored)[0]
     telling.say(f"{shown.inference} rests on report {shown.model.report_digest or '(base: none)'}")
     for share in shown.shares[:3]:
         telling.say(
@@ -106,20 +111,28 @@ def _show(telling: Telling, scored: list[pb.Attribution], summary: pb.Attributio
         f"  not attributable {shown.unattributed_ppm / 1e4:.1f}% {shown.unattributed_reason}; "
         f"{len(shown.spans)} spans; split-half agreement {shown.reliability.split_half_agreement:.2f}"
     )
-    telling.say(f"mean over {summary.answer_count} answers of the adapter:      here      naive    lexical")
+    telling.say(
+        f"mean over {summary.answer_count} answers of the adapter:   here [95%]            naive    lexical"
+    )
     for total in summary.contributors:
         telling.say(
-            f"  {total.contributor.rsplit('/', 1)[-1]:30} {total.ppm.value / 1e4:8.2f}% {total.naive_ppm.value / 1e4:8.2f}% "
+            f"  {total.contributor.rsplit('/', 1)[-1]:30} {_percent(total.ppm)} {total.naive_ppm.value / 1e4:8.2f}% "
             f"{total.lexical_ppm.value / 1e4:8.2f}%"
         )
     telling.say(
-        f"  {'control records':30} {summary.control_ppm.value / 1e4:8.2f}% {summary.control_naive_ppm.value / 1e4:8.2f}%"
+        f"  {'control records':30} {_percent(summary.control_ppm)} {summary.control_naive_ppm.value / 1e4:8.2f}%"
     )
     telling.say(
         f"  [dim]half of the controls, posing as a contributor, would have got "
         f"{summary.control_check_ppm.value / 1e4:.2f}%: gradients tell relevance, the manifest tells training[/dim]"
     )
-    telling.say(f"  {'not attributable':30} {summary.unattributed_ppm.value / 1e4:8.2f}%")
+    telling.say(f"  {'not attributable':30} {_percent(summary.unattributed_ppm)}")
+
+
+def _percent(share: Estimate) -> str:
+    """A mean share of parts per million with its interval, in columns."""
+    interval = f"[{share.lower / 1e4:.2f}, {share.upper / 1e4:.2f}]"
+    return f"{share.value / 1e4:6.2f}% {interval:16}"
 
 
 def _row(total: pb.AttributionSummary.ContributorTotal) -> dict[str, Any]:
