@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save
 
 from identity.digest import canonical_json
 from modelkit.base_model import link_files
+from servicekit import crash
 from servicekit.objects import ObjectStore
 
 KIND = "adapter"
@@ -97,7 +98,8 @@ def fetch(digest: str, store: ObjectStore, cache_dir: Path, base_digest: str) ->
             raise InvalidAdapter(f"{CONFIG_FILE} and the manifest name different base models")
         read(folder)
     except InvalidAdapter:
-        shutil.rmtree(folder, ignore_errors=True)
+        with crash.step("remove folder"):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder
 

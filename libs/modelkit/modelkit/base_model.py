@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from identity.digest import canonical_json
 from modelkit.compute import Compute
+from servicekit import crash
 from servicekit.objects import ObjectStore
 
 KIND = "base-model"
@@ -105,7 +106,8 @@ def link_files(digest: str, files: Mapping[str, str], store: ObjectStore, cache_
             except OSError:  # another file system
                 shutil.copyfile(source, building / name)
         try:
-            building.rename(folder)
+            with crash.step("folder"):
+                building.rename(folder)
         except OSError:
             if not folder.is_dir():  # someone else's finished folder is as good as ours
                 raise

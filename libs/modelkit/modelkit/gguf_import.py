@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from identity.digest import digest_file, digest_json
 from modelkit.base_model import publish, read_manifest
+from servicekit.files import write_whole
 from servicekit.objects import ObjectStore
 
 SMOLLM2_NAME = "smollm2-135m-instruct"
@@ -71,9 +72,7 @@ def import_gguf(
     with tempfile.TemporaryDirectory(prefix=".gguf-", dir=cache_dir) as folder:
         _convert(path.absolute(), Path(folder))
         digest = publish(Path(folder), name, licence, source, store)
-    partial = note.with_suffix(".partial")
-    partial.write_text(digest)
-    partial.replace(note)
+    write_whole(note, digest)
     return digest
 
 

@@ -8,7 +8,6 @@ that dies goes on with the next batch. The order of batches depends on the recor
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +27,8 @@ from attribution.source import Source
 from attribution.spans import SuffixIndex
 from identity.digest import digest_hex, digest_json
 from modelkit.prompt import Encoded, encode
+from servicekit import crash
+from servicekit.files import remove, write_whole
 from servicekit.objects import ObjectStore
 
 Gradients = Callable[[Sequence[Example]], FloatArray]
@@ -116,7 +117,8 @@ def build(
     )
     digest = index.save(store)
     del rows, index
-    shutil.rmtree(request.folder, ignore_errors=True)
+    with crash.step("remove work folder"):
+        shutil.rmtree(request.folder, ignore_errors=True)
     return digest
 
 
@@ -144,9 +146,12 @@ def _gradients(
     for number, batch in enumerate(batches[first:], first + 1):
         if stop.is_set():
             raise Stopped
-        rows[batch] = gradients([examples[place] for place in batch])
-        rows.flush()
-        _note(noted, number)
+        found = gradients([examples[place] for place in batch])
+        with crash.step("rows"):
+            rows[batch] = found
+            rows.flush()
+        # Only now: a note of rows that are not there would leave them zero for ever.
+        write_whole(noted, json.dumps(number))
         done += len(batch)
         elapsed_s = time.monotonic() - started
         report("gradients", done, len(examples), elapsed_s / (done - at_start) * (len(examples) - done))
@@ -160,16 +165,6 @@ def _open_rows(path: Path, count: int, layout: Layout) -> np.memmap[tuple[int, .
         existing = np.lib.format.open_memmap(path, mode="r+")
         if existing.shape == shape and existing.dtype == np.float32:
             return existing
-    path.with_name("done.json").unlink(missing_ok=True)
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-
-
-def _note(path: Path, batches: int) -> None:
-    """Written beside and renamed: a reader finds the old number or the new one. The rows were flushed
-    before."""
-    temporary = path.with_suffix(".new")
-    with temporary.open("w") as file:
-        json.dump(batches, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    remove(path.with_name("done.json"))
+    with crash.step("new rows"):
+        return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)

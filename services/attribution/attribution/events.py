@@ -22,6 +22,7 @@ from identity.names import InferenceName, InvalidName, ModelVersionName, Snapsho
 from servicekit import outbox
 from servicekit.database import utc_now
 from servicekit.events import Event, InvalidEvent, new_event
+from servicekit.telemetry import current_traceparent
 from servicekit.topics import ATTRIBUTION_SCORED_V1
 
 SOURCE = "openledger/attribution"
@@ -89,6 +90,7 @@ def inference_completed(session: Session, event: Event[inference_pb2.InferenceCo
                 version_digest=model.version_digest,
                 pending=True,
                 event=answer.SerializeToString(),
+                traceparent=current_traceparent(),
                 not_before=utc_now(),
             )
         )

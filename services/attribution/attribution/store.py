@@ -94,6 +94,8 @@ class AnswerRow(Base):
     pending: Mapped[bool] = mapped_column()
     event: Mapped[bytes] = mapped_column(LargeBinary)
     """InferenceCompleted; emptied when scored."""
+    traceparent: Mapped[str] = mapped_column(String(55), default="", server_default="")
+    """The trace that its scoring goes on with; "" for none."""
     failures: Mapped[int] = mapped_column(default=0)
     not_before: Mapped[datetime] = mapped_column(UtcDateTime())
     record: Mapped[bytes] = mapped_column(LargeBinary, default=b"")

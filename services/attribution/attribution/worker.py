@@ -26,7 +26,7 @@ from attribution.record import Scored
 from attribution.scoring import GradientSource, ScoringParameters, score, unattributable
 from attribution.shares import PPM
 from identity.digest import sha256_bytes
-from servicekit import backoff
+from servicekit import backoff, telemetry
 from servicekit.database import reading, run_in_transaction, utc_now
 from servicekit.objects import ObjectStore
 
@@ -44,6 +44,8 @@ class ScoringTask:
     answer: Answer
     index_digest: str
     failures: int
+    traceparent: str = ""
+    """The trace it was taken in by."""
 
 
 class ScoringWorker:
@@ -71,10 +73,22 @@ class ScoringWorker:
             metrics.pending(session.scalar(select(func.count()).where(store.AnswerRow.pending)) or 0)
         if task is None:
             return False
+        with telemetry.within(task.traceparent):
+            self._work(task)
+        return True
+
+    def _work(self, task: ScoringTask) -> None:
+        """Scores an answer, or puts it off."""
         started = time.monotonic()
+        known = {"openledger.inference": task.answer.inference, "openledger.index": task.index_digest}
         try:
-            scored = self._score(task)
-            self._commit(task, scored)
+            with telemetry.tracer.start_as_current_span("score answer", attributes=known):
+                scored = self._score(task)
+                self._commit(task, scored)
+                logger.info(
+                    "answer scored",
+                    extra={"inference": task.answer.inference, "unattributed_ppm": scored.unattributed_ppm},
+                )
             metrics.answer_scored(scored.unattributed_ppm, time.monotonic() - started)
         except Exception:
             logger.exception(
@@ -82,7 +96,6 @@ class ScoringWorker:
             )
             metrics.scoring_failed()
             self._postpone(task)
-        return True
 
     def _score(self, task: ScoringTask) -> Scored:
         if not task.index_digest:
@@ -136,7 +149,7 @@ def _next(session: Session) -> ScoringTask | None:
         return None
     row, index_digest = found
     answer = Answer.from_event(inference_pb2.InferenceCompleted.FromString(row.event))
-    return ScoringTask(row.id, answer, index_digest, row.failures)
+    return ScoringTask(row.id, answer, index_digest, row.failures, row.traceparent)
 
 
 def _share_rows(answer_id: str, data: bytes) -> list[store.ShareRow]:

@@ -16,6 +16,7 @@ from identity.digest import InvalidDigest, digest_to_bytes, sha256_bytes
 from identity.names import InferenceName, InvalidName
 from servicekit.database import utc_now
 from servicekit.events import InvalidEvent
+from servicekit.telemetry import current_traceparent
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def record_answer(session: Session, scored: attribution_pb2.AttributionScored, t
             fee=fee,
             dust=dust,
             receive_time=utc_now(),
+            traceparent=current_traceparent(),
         )
     )
     session.flush()

@@ -9,17 +9,21 @@ The database owns SEALED and SUBMITTED; the chain owns the rest, and the relay o
 
 from __future__ import annotations
 
+import logging
+
 from openledger.settlement.v1 import settlement_pb2
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from chain_relay import metrics
+from chain_relay import metrics, tracing
 from chain_relay.chain import Commitment
 from chain_relay.messages import batch_message, timestamp
 from chain_relay.tables import Batch, BatchChange, BatchState, Ledger
 from servicekit import outbox, topics
 from servicekit.database import utc_now
 from servicekit.events import new_event
+
+logger = logging.getLogger(__name__)
 
 SOURCE = "openledger/chain-relay"
 
@@ -67,6 +71,12 @@ def announce_sealed(session: Session, batch: Batch) -> None:
 
 
 def _change(session: Session, batch: Batch, state: BatchState, *, moved_back: bool) -> None:
+    with tracing.batch_state(batch, state):
+        _write(session, batch, state, moved_back)
+        logger.info("batch %d is %s", batch.seq, state.name.lower(), extra={"moved_back": moved_back})
+
+
+def _write(session: Session, batch: Batch, state: BatchState, moved_back: bool) -> None:
     now = utc_now()
     first = session.scalar(
         select(BatchChange.time).where(BatchChange.batch_seq == batch.seq).order_by(BatchChange.id).limit(1)

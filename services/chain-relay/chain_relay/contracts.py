@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from servicekit.errors import StartupError
+from servicekit.files import write_whole
 
 CONTRACT_OF = {
     "ledger": "AttributionLedger",
@@ -54,13 +54,7 @@ class Deployment:
 
     def save(self, path: Path) -> None:
         """Writes the addresses; a reader sees the whole file or none."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(self), indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_whole(path, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Deployment | None:

@@ -25,6 +25,7 @@ from web3.types import TxReceipt
 
 from chain_relay.contracts import CONTRACT_OF, Deployment, load_artifact
 from chain_relay.signer import DEVELOPMENT_CHAIN_IDS, Signer, Unsigned
+from servicekit import crash
 from servicekit.errors import StartupError
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,8 @@ class _Deployer:
                 priority_fee=tip,
             )
         )
-        self._w3.eth.send_raw_transaction(HexBytes(signed.raw))
+        with crash.step("send transaction"):
+            self._w3.eth.send_raw_transaction(HexBytes(signed.raw))
         self._sent.append(_Sent(purpose, signed.hash, reached))
 
     def wait(self) -> None:

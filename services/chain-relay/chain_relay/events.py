@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from openledger.attribution.v1 import attribution_pb2
@@ -17,6 +18,8 @@ from servicekit.consumer import Handler
 from servicekit.eventlog.base import Topic
 from servicekit.events import Event
 
+logger = logging.getLogger(__name__)
+
 GROUP = "chain-relay"
 
 
@@ -26,6 +29,7 @@ def handlers(terms: Terms) -> Mapping[str | Topic, Mapping[str, Handler]]:
     def on_scored(session: Session, event: Event[attribution_pb2.AttributionScored]) -> None:
         if record_answer(session, event.message, terms):
             metrics.ANSWERS.inc()
+            logger.info("answer taken in", extra={"inference": event.message.attribution.inference})
 
     def on_sealed(session: Session, event: Event[datanet_events.SnapshotSealed]) -> None:
         record_snapshot(session, event.message)

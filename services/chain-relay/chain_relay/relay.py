@@ -25,7 +25,7 @@ from chain_relay.sender import FeeAboveCap, Sender
 from chain_relay.tables import Batch, BatchState, Ledger, RewardRoot
 from identity.digest import digest_to_bytes
 from identity.names import BatchName, RewardRootName
-from servicekit import backoff
+from servicekit import backoff, telemetry
 from servicekit.database import reading, run_in_transaction, utc_now
 from servicekit.errors import Aborted, FailedPrecondition
 from servicekit.objects import ObjectStore
@@ -123,7 +123,8 @@ class Relay:
             return
         for purpose, call in self._needed(heads):
             try:
-                self._sender.submit(call, purpose, nonce, _on_signed(purpose))
+                with telemetry.within(self._traceparent(purpose)):
+                    self._sender.submit(call, purpose, nonce, _on_signed(purpose))
                 return
             except CallReverts as error:
                 # The chain moved, or a delay is a second longer on its clock: the next look decides.
@@ -139,7 +140,6 @@ class Relay:
             batch = seal(session, self._objects, self._rules.batch_max_events)
             if batch is None:
                 return ""
-            logger.info("sealing batch %d with %d events", batch.seq, batch.event_count)
             return str(BatchName(batch.seq))
 
         # On PostgreSQL a batch conflicts with answers that arrive meanwhile; it is rare and must win in the end.
@@ -174,6 +174,14 @@ class Relay:
             data_hash = digest_to_bytes(batch.data_digest)
             args = (batch.seq, batch.first_event, batch.event_count, batch.root, data_hash)
             yield f"commit/{batch.seq}", Call("ledger", "commit", args)
+
+    def _traceparent(self, purpose: str) -> str:
+        """The trace that a transaction goes on with: its batch's; "" for what is of no batch."""
+        kind, _, key = purpose.partition("/")
+        if kind != "commit":
+            return ""
+        with reading(self._engine) as session:
+            return session.get_one(Batch, int(key)).traceparent
 
     def _propose_due(self, heads: Heads) -> None:
         if not self._rules.reward_interval_s:

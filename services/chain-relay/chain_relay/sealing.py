@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from datetime import datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from chain_relay import batch_states, metrics
+from chain_relay import batch_states, metrics, tracing
 from chain_relay.chain import LedgerState
 from chain_relay.tables import Batch, BatchState, Earning, JournalEntry, Ledger, ScoredAnswer
 from identity.digest import canonical_json
@@ -16,6 +17,9 @@ from identity.evm_merkle import EvmMerkleTree
 from identity.leaf import AttributionLeaf
 from servicekit.errors import StartupError
 from servicekit.objects import ObjectStore
+from servicekit.telemetry import current_traceparent
+
+logger = logging.getLogger(__name__)
 
 DATA_SCHEMA = "openledger.settlement.batch/1"
 
@@ -66,6 +70,11 @@ def seal(session: Session, objects: ObjectStore, max_events: int) -> Batch | Non
     )
     if not answers:
         return None
+    with tracing.sealing(answers):
+        return _write(session, objects, answers)
+
+
+def _write(session: Session, objects: ObjectStore, answers: list[ScoredAnswer]) -> Batch:
     ledger = session.scalars(select(Ledger)).one()
     seq, first_event = ledger.next_seq, ledger.next_event
     leaves = [leaf_of(ledger, seq, first_event + n, answer) for n, answer in enumerate(answers)]
@@ -89,6 +98,7 @@ def seal(session: Session, objects: ObjectStore, max_events: int) -> Batch | Non
         block_hash="",
         gas_used=0,
         gas_price=0,
+        traceparent=current_traceparent(),
     )
     session.add(batch)
     session.flush()
@@ -98,6 +108,7 @@ def seal(session: Session, objects: ObjectStore, max_events: int) -> Batch | Non
     _earn(session, seq, entries)
     batch_states.announce_sealed(session, batch)
     metrics.BATCH_EVENTS.observe(len(answers))
+    logger.info("sealing batch %d with %d events", seq, len(answers))
     return batch
 
 

@@ -19,7 +19,7 @@ from datetime import datetime
 from sqlalchemy import Engine, Update, select, update
 from sqlalchemy.orm import Session
 
-from chain_relay import metrics
+from chain_relay import metrics, tracing
 from chain_relay.chain import Block, Call, Chain, FeeQuote, SendRefused
 from chain_relay.signer import Signer, Unsigned
 from chain_relay.tables import Outcome, SignedTransaction
@@ -88,6 +88,10 @@ class Sender:
         `record` runs in the transaction that keeps the bytes. Raises CallReverts, FeeAboveCap, ChainUnavailable;
         a refusal by the node is not an error here, because the bytes are kept and sent again.
         """
+        with tracing.transaction(purpose):
+            return self._submit(call, purpose, nonce, record)
+
+    def _submit(self, call: Call, purpose: str, nonce: int, record: Callable[[Session], None] | None) -> str:
         gas_limit = int(self._chain.estimate(call, self.address) * _GAS_MARGIN)
         max_fee, priority_fee = self._price(self._chain.fee_quote())
         to, data = self._chain.encode(call)
@@ -108,7 +112,8 @@ class Sender:
     def _keep(
         self, unsigned: Unsigned, purpose: str, record: Callable[[Session], None] | None
     ) -> SignedTransaction:
-        signed = self._signer.sign(unsigned)
+        with tracing.step("sign transaction"):
+            signed = self._signer.sign(unsigned)
 
         def write(session: Session) -> SignedTransaction:
             transaction = SignedTransaction(
@@ -134,7 +139,8 @@ class Sender:
     def _send(self, transaction: SignedTransaction) -> bool:
         """Sends; False when the node says that the price is too low."""
         try:
-            self._chain.send(transaction.raw)
+            with tracing.step("send transaction", transaction.hash):
+                self._chain.send(transaction.raw)
         except SendRefused as refusal:
             # NONCE_TOO_LOW: it, or a version of it, is mined; the next look at the chain says so.
             log = logger.debug if refusal.reason == "NONCE_TOO_LOW" else logger.warning

@@ -107,6 +107,8 @@ class ScoredAnswer(Base):
     fee: Mapped[int] = mapped_column(Amount)
     dust: Mapped[int] = mapped_column(Amount)
     receive_time: Mapped[datetime] = mapped_column(UtcDateTime)
+    traceparent: Mapped[str] = mapped_column(String(55), default="", server_default="")
+    """The trace that sealing goes on with; "" for none."""
     batch_seq: Mapped[int | None] = mapped_column(ForeignKey("batch.seq"))
     event_index: Mapped[int | None] = mapped_column(BigInteger)
 
@@ -145,6 +147,8 @@ class Batch(Base):
     block_hash: Mapped[str] = mapped_column(String(66), default="")
     gas_used: Mapped[int] = mapped_column(BigInteger, default=0)
     gas_price: Mapped[int] = mapped_column(Amount, default=0)
+    traceparent: Mapped[str] = mapped_column(String(55), default="", server_default="")
+    """The trace it was sealed in, which its commitment goes on with; "" for none."""
 
 
 class BatchChange(Base):

@@ -34,7 +34,9 @@ from chain_relay.chain import (
     Tag,
 )
 from chain_relay.contracts import CONTRACT_OF, Deployment, load_artifact
+from servicekit import crash
 
+crash.primitive(__name__)
 T = TypeVar("T")
 _ZERO = bytes(32)
 # The stand-in for a contract that was never deployed: any address without code.
@@ -203,7 +205,8 @@ class Web3Chain:
     def send(self, raw: bytes) -> None:
         """Hands signed bytes to the node; bytes it already has are no error. Raises SendRefused."""
         try:
-            self._w3.eth.send_raw_transaction(HexBytes(raw))
+            with crash.step("send transaction"):
+                self._w3.eth.send_raw_transaction(HexBytes(raw))
         except Web3RPCError as error:
             text = str(error).lower()
             if any(words in text for words in _KNOWN):

@@ -17,6 +17,7 @@ from typing import Any
 from inference import metrics
 from inference.answer import Answer, Listener
 from inference.events import LeftOut, inference_completed
+from servicekit import telemetry
 from servicekit.errors import ResourceExhausted, Unavailable
 from servicekit.events import Event
 
@@ -59,17 +60,30 @@ class AnswerLog:
     def run(self) -> None:
         """The thread's life, until `close` is called: after the engine has ended its last answer."""
         while (item := self._answers.get()) is not None:
-            answer, listener = item
-            try:
-                self._append(inference_completed(answer, self._left_out, self._compute))
-            except Exception as error:
-                self._refuse_until = time.monotonic() + _REFUSE_S
-                metrics.unrecorded()
-                log.exception(
-                    "an answer could not be recorded", extra={"inference": answer.question.inference}
-                )
-                listener.failed(
-                    Unavailable("ANSWER_NOT_RECORDED", f"the answer could not be recorded: {error}")
-                )
-            else:
-                listener.finished(answer)
+            with telemetry.within(item[0].question.traceparent):
+                self._record(*item)
+
+    def _record(self, answer: Answer, listener: Listener) -> None:
+        try:
+            self._append(inference_completed(answer, self._left_out, self._compute))
+        except Exception as error:
+            self._refuse_until = time.monotonic() + _REFUSE_S
+            metrics.unrecorded()
+            log.exception("an answer could not be recorded", extra={"inference": answer.question.inference})
+            listener.failed(Unavailable("ANSWER_NOT_RECORDED", f"the answer could not be recorded: {error}"))
+        else:
+            listener.finished(answer)
+            log.info("answer recorded", extra=_told(answer))
+
+
+def _told(answer: Answer) -> dict[str, Any]:
+    """What the log may hold of an answer: nothing of what was asked or said, nor who asked."""
+    return {
+        "inference": answer.question.inference,
+        "model": answer.question.served.name,
+        "finish": answer.finish.value,
+        "input_tokens": len(answer.question.prompt_tokens),
+        "output_tokens": len(answer.output_tokens),
+        "first_token_s": round(answer.time_to_first_token_s, 4),
+        "duration_s": round(answer.duration_s, 4),
+    }

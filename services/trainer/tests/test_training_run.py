@@ -101,7 +101,6 @@ def test_a_killed_run_goes_on_to_the_same_adapter(bench: Bench, monkeypatch: pyt
     spec = dataclasses.replace(SPEC, replay=REPLAY)
     whole = bench.train("whole", spec)
     folder = bench.prepare("killed", spec)
-    monkeypatch.setattr(run, "CHECKPOINT_INTERVAL_S", 0.0)
 
     class Killed(BaseException):
         pass
@@ -116,7 +115,7 @@ def test_a_killed_run_goes_on_to_the_same_adapter(bench: Bench, monkeypatch: pyt
 
     monkeypatch.setattr(run.Stepper, "step", dies_at_six)
     with pytest.raises(Killed):
-        run.train(folder, compute=FP32)
+        run.train(folder, compute=FP32, checkpoint_every_s=0)
     result = run.train(folder, compute=FP32)
     assert result is not None
     assert result.adapter_digest == whole.adapter_digest

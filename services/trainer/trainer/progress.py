@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from servicekit import crash
+
 FILE_NAME = "progress.jsonl"
 
 
@@ -59,8 +61,9 @@ class ProgressWriter:
         begun, done_then = self._start
         eta_s = (now - begun) / (done - done_then) * (total - done) if done > done_then and total else 0.0
         line = ProgressLine(stage, done, total, unit, round(eta_s, 1), round(now, 3), dict(metrics or {}))
-        self._file.write(json.dumps(asdict(line)).encode() + b"\n")
-        self._file.flush()
+        with crash.step("progress"):
+            self._file.write(json.dumps(asdict(line)).encode() + b"\n")
+            self._file.flush()
         return line
 
     def close(self) -> None:

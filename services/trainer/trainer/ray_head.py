@@ -19,6 +19,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from servicekit import crash
+
 DEFAULT_PORT = 8265
 OBJECT_STORE_BYTES = 200_000_000
 JOB_STOP_WAIT_S = 10
@@ -82,7 +84,8 @@ def _ensure_token(path: Path) -> None:
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
     try:
-        os.link(partial, path)
+        with crash.step("token"):
+            os.link(partial, path)
     except FileExistsError:
         pass
     finally:

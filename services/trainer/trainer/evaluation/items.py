@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from servicekit.files import write_whole
 from trainer.evaluation.suites import RETAINED
 
 
@@ -31,9 +32,7 @@ def item_texts(limit: int | None = None, seed: int = 0) -> Iterator[dict[str, st
 def export(path: Path, limit: int | None = None, seed: int = 0) -> int:
     """Writes the file, whole or not at all; returns how many items it has."""
     lines = [json.dumps(text, ensure_ascii=False) for text in item_texts(limit, seed)]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, "\n".join(lines) + "\n")
     return len(lines)
 
 

@@ -8,12 +8,12 @@ time.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from evalstats.outcomes import InvalidOutcomes, Outcomes
 from identity.digest import canonical_json, digest_hex, digest_json
 from servicekit.errors import CorruptObject, NotFound
+from servicekit.files import write_whole
 from servicekit.objects import ObjectStore
 
 SCORING_VERSION = 1
@@ -44,9 +44,7 @@ class KnownOutcomes:
         path = self._path(
             outcomes.suite_digest, outcomes.base_digest, outcomes.adapter_digest, outcomes.compute
         )
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(digest)
-        partial.replace(path)
+        write_whole(path, digest)
         return digest
 
     def _path(self, suite: str, base: str, adapter: str | None, compute: str) -> Path:

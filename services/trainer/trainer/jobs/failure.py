@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from servicekit import crash
+from servicekit.files import remove, write_whole
+
+crash.primitive(__name__)
 FILE_NAME = "error.txt"
 _LONGEST = 2000
 
@@ -18,7 +22,7 @@ def describe(error: BaseException) -> str:
 
 
 def write_failure(folder: Path, text: str) -> None:
-    (folder / FILE_NAME).write_text(text)
+    write_whole(folder / FILE_NAME, text)
 
 
 def read_failure(folder: Path) -> str | None:
@@ -29,4 +33,4 @@ def read_failure(folder: Path) -> str | None:
 
 def clear_failure(folder: Path) -> None:
     """Forgets what an earlier attempt left."""
-    (folder / FILE_NAME).unlink(missing_ok=True)
+    remove(folder / FILE_NAME)

@@ -12,6 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from servicekit import crash
+from servicekit.files import write_whole
+
+crash.primitive(__name__)
 JOB_FILE = "job.json"
 RESULT_FILE = "result.json"
 
@@ -73,7 +77,4 @@ class TrainingResult:
 
 def write_json(path: Path, content: object) -> None:
     """Writes a dataclass's fields; the file is complete or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(content), indent=1))  # type: ignore[call-overload]
-    partial.replace(path)
+    write_whole(path, json.dumps(asdict(content), indent=1))  # type: ignore[call-overload]

@@ -7,11 +7,13 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from servicekit import crash
 from trainer.jobs.runner import JobStatus, RunnerUnavailable
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
+crash.primitive(__name__)
 T = TypeVar("T")
 
 _PASSED_ON = ("OPENLEDGER_COMPUTE", "OMP_NUM_THREADS")
@@ -44,7 +46,10 @@ class RayJobs:
 
         def submit(client: JobSubmissionClient) -> None:
             try:
-                client.submit_job(entrypoint=shlex.join(command), submission_id=id_, runtime_env=runtime_env)
+                with crash.step("submit job"):
+                    client.submit_job(
+                        entrypoint=shlex.join(command), submission_id=id_, runtime_env=runtime_env
+                    )
             except RuntimeError as error:
                 if "already exists" not in str(error):
                     raise
@@ -67,7 +72,8 @@ class RayJobs:
     def stop(self, id_: str) -> None:
         """See JobRunner."""
         if self.status(id_) is JobStatus.RUNNING:
-            self._call(lambda client: client.stop_job(id_))
+            with crash.step("stop job"):
+                self._call(lambda client: client.stop_job(id_))
 
     def _call(self, use: Callable[[JobSubmissionClient], T]) -> T:
         """Connects at first use and again after a failure: a restarted Ray is another server."""

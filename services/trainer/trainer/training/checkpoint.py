@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from servicekit.files import remove, replacing
+
 FILE_NAME = "checkpoint.pt"
 
 
@@ -25,9 +27,8 @@ class Checkpoint:
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Replaces the folder's checkpoint."""
-    partial = folder / f"{FILE_NAME}.partial"
-    torch.save(vars(checkpoint), partial)
-    partial.replace(folder / FILE_NAME)
+    with replacing(folder / FILE_NAME) as temporary:
+        torch.save(vars(checkpoint), temporary)
 
 
 def load(folder: Path, identity: str) -> Checkpoint | None:
@@ -42,4 +43,4 @@ def load(folder: Path, identity: str) -> Checkpoint | None:
 
 def discard(folder: Path) -> None:
     """Removes the checkpoint of a run that is done."""
-    (folder / FILE_NAME).unlink(missing_ok=True)
+    remove(folder / FILE_NAME)

@@ -20,6 +20,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from identity.digest import digest_json
 from modelkit.prompt import token_ids
+from servicekit.files import replacing
 from trainer.spec import ReplaySpec
 
 OPENERS = (
@@ -135,13 +136,13 @@ def _sample_batch(
 
 def save(replay: Replay, path: Path) -> None:
     """Writes a replay as safetensors; complete or not there."""
-    partial = path.with_suffix(".partial")
-    save_file(
-        {"tokens": replay.tokens.cpu(), "mask": replay.mask.cpu(), "base_hidden": replay.base_hidden.cpu()},
-        partial,
-        metadata={"digest": replay.digest},
-    )
-    partial.replace(path)
+    tensors = {
+        "tokens": replay.tokens.cpu(),
+        "mask": replay.mask.cpu(),
+        "base_hidden": replay.base_hidden.cpu(),
+    }
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"digest": replay.digest})
 
 
 def load(path: Path) -> Replay:

@@ -52,10 +52,13 @@ _PACKAGES = (
 
 
 def train(
-    folder: Path, worker: Worker | None = None, compute: Compute | None = None
+    folder: Path,
+    worker: Worker | None = None,
+    compute: Compute | None = None,
+    checkpoint_every_s: float = CHECKPOINT_INTERVAL_S,
 ) -> TrainingResult | None:
     """Runs `folder/job.json` to its end. Returns the result that the leading worker wrote; None on the
-    others.
+    others. A kill costs what was done since the last checkpoint, at most `checkpoint_every_s`.
 
     Raises what loading the base, the snapshots or the templates raises.
     """
@@ -64,7 +67,7 @@ def train(
         return result if worker.leads else None
     job = TrainingJob.read(folder)
     spec = TrainingSpec.from_json(job.spec)
-    run = _Run(folder, job, spec, worker, compute or measure())
+    run = _Run(folder, job, spec, worker, compute or measure(), checkpoint_every_s)
     try:
         return run.execute()
     finally:
@@ -75,9 +78,16 @@ class _Run:
     """The phases of a run, in order, with the time that each took."""
 
     def __init__(
-        self, folder: Path, job: TrainingJob, spec: TrainingSpec, worker: Worker, compute: Compute
+        self,
+        folder: Path,
+        job: TrainingJob,
+        spec: TrainingSpec,
+        worker: Worker,
+        compute: Compute,
+        checkpoint_every_s: float,
     ) -> None:
         self._folder, self._job, self._spec, self._worker, self._compute = folder, job, spec, worker, compute
+        self._checkpoint_every_s = checkpoint_every_s
         self._store = ObjectStore(job.object_store, cache=Path(job.cache_dir) / "objects")
         self._sources = [
             SnapshotSource(
@@ -213,7 +223,7 @@ class _Run:
             self._newest = metrics
             self._tokens += metrics.tokens
             self._report("training", metrics.step, self._spec.steps, "step", _numbers(metrics))
-            if self._worker.leads and time.monotonic() - self._last_checkpoint > CHECKPOINT_INTERVAL_S:
+            if self._worker.leads and time.monotonic() - self._last_checkpoint > self._checkpoint_every_s:
                 checkpoint.save(
                     self._folder,
                     checkpoint.Checkpoint(
