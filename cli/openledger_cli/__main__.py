@@ -14,6 +14,7 @@ from openledger_cli.commands import (
     inference,
     local,
     model,
+    reconcile,
     settlement,
     training,
 )
@@ -38,6 +39,7 @@ app.command("ask")(inference.ask)
 app.command("served")(inference.served)
 app.command("up")(local.up)
 app.command("status")(local.status)
+app.command("reconcile")(reconcile.reconcile)
 app.command("token")(local.token)
 app.command("export")(bundle.export)
 app.command("verify")(bundle.verify)

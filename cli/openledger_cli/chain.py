@@ -18,7 +18,8 @@ from openledger_cli.connection import Connections
 from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 
 
-def _call(name: str, inputs: list[str], outputs: list[str], view: bool = True) -> dict[str, Any]:
+def door(name: str, inputs: list[str], outputs: list[str], view: bool = True) -> dict[str, Any]:
+    """A function of a contract, as an ABI describes it."""
     return {
         "type": "function",
         "name": name,
@@ -30,19 +31,19 @@ def _call(name: str, inputs: list[str], outputs: list[str], view: bool = True) -
 
 # The contracts' public doors, written out here so that a verifier trusts no artifact of the platform.
 LEDGER_ABI = [
-    _call("roots", ["uint64"], ["bytes32"]),
-    _call("verify", ["uint64", "bytes32", "bytes32[]"], ["bool"]),
+    door("roots", ["uint64"], ["bytes32"]),
+    door("verify", ["uint64", "bytes32", "bytes32[]"], ["bool"]),
 ]
 REGISTRY_ABI = [
-    _call("datasets", ["bytes32"], ["bytes32", "bytes32"]),
-    _call("models", ["bytes32"], ["bytes32", "bytes32", "bytes32", "uint8"]),
+    door("datasets", ["bytes32"], ["bytes32", "bytes32"]),
+    door("models", ["bytes32"], ["bytes32", "bytes32", "bytes32", "uint8"]),
 ]
 DISTRIBUTOR_ABI = [
-    _call("acceptedRoot", [], ["bytes32"]),
-    _call("acceptedNumber", [], ["uint64"]),
-    _call("claimed", ["address"], ["uint256"]),
-    _call("token", [], ["address"]),
-    _call("claim", ["address", "uint256", "bytes32[]"], [], view=False),
+    door("acceptedRoot", [], ["bytes32"]),
+    door("acceptedNumber", [], ["uint64"]),
+    door("claimed", ["address"], ["uint256"]),
+    door("token", [], ["address"]),
+    door("claim", ["address", "uint256", "bytes32[]"], [], view=False),
     {
         "type": "event",
         "name": "Accepted",
@@ -64,7 +65,7 @@ DISTRIBUTOR_ABI = [
         ],
     },
 ]
-TOKEN_ABI = [_call("balanceOf", ["address"], ["uint256"])]
+TOKEN_ABI = [door("balanceOf", ["address"], ["uint256"])]
 
 
 @dataclass

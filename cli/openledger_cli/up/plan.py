@@ -126,6 +126,13 @@ class Plan:
             found["OPENLEDGER_EVENT_LOG"] = self.event_log
         return found
 
+    def settings(self) -> dict[str, str]:
+        """Everything that services are told, for tools that look at the same state. A variable belongs to one service."""
+        found = self.shared_environment()
+        for program in self.programs():
+            found |= program.environment
+        return found
+
     def supervisor_socket(self) -> Path:
         """Where supervisord listens. Under the temporary folder: a socket's path holds 107 bytes at most."""
         name = hashlib.sha256(str(self.state_dir).encode()).hexdigest()[:16]

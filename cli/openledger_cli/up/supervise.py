@@ -51,8 +51,8 @@ class Supervisor:
         for service in SERVICES:  # left by a platform that was killed
             (state / "run" / f"{service}.json").unlink(missing_ok=True)
         config = state / "run" / "supervisord.conf"
-        config.write_text(self.plan.configuration())
-        config.chmod(0o600)
+        _write_private(config, self.plan.configuration())
+        _write_private(state / "run" / "environment.json", json.dumps(self.plan.settings(), indent=1))
         process = subprocess.Popen(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)],
             stdin=subprocess.DEVNULL,
@@ -115,6 +115,13 @@ class Supervisor:
                 log.write(line)
                 log.flush()
                 self.view.show(line.rstrip("\n"))
+
+
+def _write_private(path: Path, text: str) -> None:
+    """For the owner's eyes alone: settings may hold a database's password."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(text)
 
 
 def processes_of(socket: Path) -> list[dict[str, Any]]:
