@@ -12,6 +12,12 @@ finds the mark; the offset only says how far to go back. What can go wrong, and 
   again, later and later, for as long as it takes. Order holds; other partitions go on.
 - When the event log is away, the consumer leaves it and joins again.
 - When a partition is lost, its uncommitted records go to the next owner, who finds their marks in the inbox.
+
+Several workers share a member's partitions: each partition's records are handled by one of them at a time. One
+poll's records are all that is ever in hand. A round is: poll, hand out by partition, wait until the workers are
+through (or one has waited for others long enough), let go of what no worker has come to, commit, poll again. A
+partition whose worker is still at a record is paused, and while all workers are busy all partitions are. So a clean
+hand-over repeats nothing, except a record that was in a worker's hands.
 """
 
 from __future__ import annotations
@@ -19,45 +25,44 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
 
-from opentelemetry import trace
-from opentelemetry.trace import SpanKind
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from sqlalchemy import Engine
-from sqlalchemy.orm import Session
 
 from servicekit import backoff, delivery_metrics, inbox, topics
-from servicekit.database import run_in_transaction, transaction
-from servicekit.dead_letters import DeadLetterCap, DeadLetterCapReached, DeadLetterCount, dead_letter
+from servicekit._delivery import Delivery, Handler
+from servicekit._workers import Lane, Workers
+from servicekit.database import transaction
+from servicekit.dead_letters import DeadLetterCap, DeadLetterCapReached, DeadLetterCount, DeadLetters
 from servicekit.eventlog.base import (
+    MAX_POLL_INTERVAL_S,
     Consumer,
     EventLog,
     EventLogUnavailable,
     Fenced,
     InRecord,
-    Producer,
     Topic,
     TopicPartition,
 )
-from servicekit.events import Event, InvalidEvent, from_record, is_known
+from servicekit.events import is_known
+
+__all__ = ["ConsumerRunner", "Handler"]
 
 logger = logging.getLogger(__name__)
-tracer = trace.get_tracer(__name__)
-_PROPAGATOR = TraceContextTextMapPropagator()
-
-Handler = Callable[[Session, Event[Any]], None]
-"""Makes the event's change through the session and nowhere else: the transaction may run more than once."""
-Outcome = Literal["handled", "repeated", "skipped", "dead_lettered"]
 
 _POLL_S = 0.5
+_POLL_BUSY_S = 0.1
+"""While a worker is at a record: how much longer than it its partition waits at most."""
 _SLICE_S = 2.0
 """After this long a batch is cut: what is done is committed, and the group is given a chance to rebalance."""
 _LAG_EVERY_S = 5.0
 _PRUNE_EVERY_S = 3600.0
+
+
+class HandlerStuck(Exception):
+    """A handler has been at one record for longer than a member may be silent."""
 
 
 @dataclass(slots=True)
@@ -69,7 +74,7 @@ class _Retry:
 
 
 class ConsumerRunner:
-    """A member of a consumer group that handles events. One thread runs it."""
+    """A member of a consumer group that handles events. One thread runs it, with `workers` of its own."""
 
     def __init__(
         self,
@@ -79,22 +84,27 @@ class ConsumerRunner:
         handlers: Mapping[str | Topic, Mapping[str, Handler]],
         *,
         cap: DeadLetterCap = DeadLetterCap(),  # noqa: B008 - frozen
+        workers: int = 1,
     ) -> None:
         """`handlers`: by topic (a `Topic`, or the name of one in the registry), then by event type (full name).
 
         `engine` None is for a service without a database: there is no inbox, a handler may see an event
         more than once, and its session is bound to nothing (using it raises UnboundExecutionError).
 
+        `workers`: with more than one, handlers run in several threads at once, for different partitions.
+
         Raises ValueError for a topic that is not in the registry, and for a type that no imported generated
         module declares: its events would all be skipped.
         """
+        if workers < 1:
+            raise ValueError(f"a consumer has at least 1 worker, not {workers}")
         self._event_log = event_log
         self._engine = engine
         self._group = group
         self._topics = [_topic(topic) for topic in handlers]
         self._handlers = {_topic(topic).name: dict(by_type) for topic, by_type in handlers.items()}
         self._count = DeadLetterCount(cap)
-        self._retries: dict[TopicPartition, _Retry] = {}
+        self._worker_count = workers
         self._lag_at = self._pruned_at = 0.0
         self._halted = False
         if unknown := {name for types in self._handlers.values() for name in types if not is_known(name)}:
@@ -129,136 +139,27 @@ class ConsumerRunner:
         self._event_log.ensure_topics(
             each for topic in self._topics for each in (topic, topic.dead_letters())
         )
-        self._retries.clear()
         producer = self._event_log.producer()
         consumer = self._event_log.consumer(self._group, [topic.name for topic in self._topics])
-        done: dict[TopicPartition, int] = {}
+        dead_letters = DeadLetters(producer, self._group, self._count)
+        delivery = Delivery(self._event_log.system, self._engine, self._group, self._handlers, dead_letters)
+        workers = Workers(self._group, self._worker_count, delivery.deliver, stop)
+        membership = _Membership(self._group, self._worker_count, consumer, workers)
         try:
             while not stop.is_set():
-                self._resume_due(consumer)
-                try:
-                    self._handle(consumer, producer, stop, consumer.poll(self._poll_s()), done)
-                finally:
-                    self._commit(consumer, done)
+                membership.round()
                 self._keep_house()
+            membership.finish()
+        except HandlerStuck:
+            consumer.close()  # first: others get its partitions while this thread waits for the handler
+            raise
+        except Exception:
+            membership.finish()
+            raise
         finally:
+            workers.close()
             consumer.close()
             producer.close()
-
-    def _handle(
-        self,
-        consumer: Consumer,
-        producer: Producer,
-        stop: threading.Event,
-        records: Iterable[InRecord],
-        done: dict[TopicPartition, int],
-    ) -> None:
-        """Handle partition by partition; `done` gets the next offset of each after every record."""
-        cut_at = time.monotonic() + _SLICE_S
-        for partition, of_partition in groupby(records, key=lambda record: record.topic_partition):
-            for record in of_partition:
-                if stop.is_set() or time.monotonic() > cut_at:
-                    consumer.seek(partition, record.offset)  # the rest comes again with the next poll
-                    break
-                try:
-                    outcome = self._deliver(record, producer)
-                except DeadLetterCapReached:
-                    raise
-                except Exception:
-                    self._try_later(consumer, record)
-                    break
-                self._retries.pop(partition, None)
-                done[partition] = record.offset + 1
-                delivery_metrics.CONSUMED.labels(self._group, record.topic, outcome).inc()
-
-    def _deliver(self, record: InRecord, producer: Producer) -> Outcome:
-        """Let the record take effect, or move it aside."""
-        by_type = self._handlers[record.topic]
-        event_type = dict(record.headers).get("ce_type", b"").decode(errors="replace")
-        if event_type and event_type not in by_type:
-            return "skipped"
-        try:
-            event = from_record(record)
-            outcome = self._take_effect(by_type[event.type], event)
-        except InvalidEvent as error:
-            self._count.check()
-            producer.send([dead_letter(record, self._group, error)])
-            self._count.invalid()
-            logger.warning("dead letter from %s: %s", record.topic_partition, error)
-            return "dead_lettered"
-        self._count.valid()
-        return outcome
-
-    def _take_effect(self, handler: Handler, event: Event[Any]) -> Outcome:
-        """Run the handler in the inbox transaction, as part of the trace that made the event."""
-        parent = _PROPAGATOR.extract({"traceparent": event.traceparent} if event.traceparent else {})
-        attributes = {
-            "messaging.operation.type": "process",
-            "messaging.destination.name": event.topic,
-            "messaging.consumer.group.name": self._group,
-            "messaging.message.id": event.id,
-        }
-        span = tracer.start_as_current_span(
-            f"process {event.topic}", context=parent, kind=SpanKind.CONSUMER, attributes=attributes
-        )
-        with span, delivery_metrics.HANDLING_S.labels(self._group, event.topic).time():
-            if self._engine is None:
-                handler(Session(), event)
-                new = True
-            else:
-                new = run_in_transaction(self._engine, lambda session: self._once(session, handler, event))
-        age_s = time.time() - event.time.timestamp()
-        delivery_metrics.DELIVERY_S.labels(self._group, event.topic).observe(max(0.0, age_s))
-        return "handled" if new else "repeated"
-
-    def _once(self, session: Session, handler: Handler, event: Event[Any]) -> bool:
-        if not inbox.once(session, self._group, event.id):
-            return False
-        handler(session, event)
-        return True
-
-    def _try_later(self, consumer: Consumer, record: InRecord) -> None:
-        """Pause the record's partition before the record; called while its exception is being handled."""
-        partition = record.topic_partition
-        known = self._retries.get(partition)
-        failures = known.failures + 1 if known else 1
-        delay_s = backoff.delay_s(failures)
-        self._retries[partition] = _Retry(failures, time.monotonic() + delay_s)
-        consumer.pause([partition])
-        consumer.seek(partition, record.offset)
-        delivery_metrics.RETRIES.labels(self._group, record.topic).inc()
-        logger.exception(
-            "%s of %s failed %d times, again in %.1f s", record.offset, partition, failures, delay_s
-        )
-
-    def _resume_due(self, consumer: Consumer) -> None:
-        owned = consumer.assignment()
-        now = time.monotonic()
-        for partition, retry in list(self._retries.items()):
-            if partition not in owned:
-                del self._retries[partition]
-            elif retry.at <= now:
-                consumer.resume([partition])
-
-    def _poll_s(self) -> float:
-        """How long a poll may wait: no longer than until the next paused partition is due."""
-        now = time.monotonic()
-        due = [retry.at - now for retry in self._retries.values() if retry.at > now]
-        return min([_POLL_S, *due])
-
-    def _commit(self, consumer: Consumer, done: dict[TopicPartition, int]) -> None:
-        """Commit and empty `done`; what can't be committed just now stays in it for the next round."""
-        owned = consumer.assignment()
-        offsets = {partition: offset for partition, offset in done.items() if partition in owned}
-        try:
-            if offsets:
-                consumer.commit(offsets)
-        except Fenced as error:
-            logger.info("%s; its records come again there and have no effect", error)
-        except EventLogUnavailable as error:
-            logger.warning("offsets of %s wait: %s", self._group, error)
-            return
-        done.clear()
 
     def _keep_house(self) -> None:
         """Now and then: report the lag, forget inbox rows that can't be needed any more. May fail harmlessly."""
@@ -283,6 +184,130 @@ class ConsumerRunner:
         if len(finite) == len(self._topics):  # a topic kept for ever can be read again from its beginning
             with transaction(engine) as session:
                 inbox.prune(session, self._group, older_than_hours=2 * max(finite))
+
+
+class _Membership:
+    """One membership in the group: what is in hand, what is done, what waits. Used by the runner's thread."""
+
+    def __init__(self, group: str, worker_count: int, consumer: Consumer, workers: Workers) -> None:
+        self._group = group
+        self._worker_count = worker_count
+        self._consumer = consumer
+        self._workers = workers
+        self._lanes: dict[TopicPartition, Lane] = {}
+        self._done: dict[TopicPartition, int] = {}
+        self._retries: dict[TopicPartition, _Retry] = {}
+
+    def round(self) -> None:
+        """Poll, and let the workers handle what came. Raises DeadLetterCapReached, HandlerStuck and the event log's."""
+        self._hold_back()
+        self._workers.wait(self._hand_out(self._consumer.poll(self._poll_s())), _SLICE_S)
+        self._settle()
+        now = time.monotonic()
+        if any(now - lane.busy_since > MAX_POLL_INTERVAL_S for lane in self._lanes.values()):
+            raise HandlerStuck(f"a handler of {self._group} has not returned for {MAX_POLL_INTERVAL_S} s")
+
+    def finish(self) -> None:
+        """Let go of what no worker has come to, wait for what one has, commit."""
+        for lane in self._lanes.values():
+            self._workers.cut(lane)
+        self._workers.wait_for_all(list(self._lanes.values()))
+        self._settle()
+
+    def _poll_s(self) -> float:
+        """How long a poll may wait: no longer than until the next paused partition is due."""
+        now = time.monotonic()
+        due = [retry.at - now for retry in self._retries.values() if retry.at > now]
+        return min([_POLL_BUSY_S if self._lanes else _POLL_S, *due])
+
+    def _hold_back(self) -> None:
+        """Pause what can't be handled now: all when no worker is free, else what one is at or what failed before."""
+        owned = self._consumer.assignment()
+        self._retries = {at: retry for at, retry in self._retries.items() if at in owned}
+        now = time.monotonic()
+        held = self._lanes.keys() | {at for at, retry in self._retries.items() if retry.at > now}
+        if len(self._lanes) >= self._worker_count:
+            held = set(owned)
+        self._consumer.pause(held)
+        self._consumer.resume(owned - held)
+
+    def _hand_out(self, records: Iterable[InRecord]) -> list[Lane]:
+        """Give each partition's records to the workers; returns the lanes they now have."""
+        owned = self._consumer.assignment()
+        self._done = {partition: offset for partition, offset in self._done.items() if partition in owned}
+        for lane in self._lanes.values():
+            lane.lost = lane.lost or lane.partition not in owned
+        fresh: list[Lane] = []
+        for partition, of_partition in groupby(records, key=lambda record: record.topic_partition):
+            batch = list(of_partition)
+            if known := self._lanes.get(partition):
+                # It was paused: so the partition was lost and came back while a worker is still at a record of it.
+                known.lost = True
+                self._consumer.seek(partition, batch[0].offset)
+                continue
+            fresh.append(Lane(partition, batch))
+        self._lanes.update({lane.partition: lane for lane in fresh})
+        self._workers.hand_out(fresh)
+        return fresh
+
+    def _settle(self) -> None:
+        """Take stock of every lane and commit. Raises DeadLetterCapReached."""
+        reached: DeadLetterCapReached | None = None
+        for lane in list(self._lanes.values()):
+            rest = self._workers.cut(lane)
+            if lane.finished:
+                del self._lanes[lane.partition]
+            if lane.lost:
+                continue
+            if rest is not None:
+                self._consumer.seek(lane.partition, rest)  # it comes again with a later poll
+            done = lane.next_offset
+            if done is not None and done != lane.settled:
+                lane.settled = self._done[lane.partition] = done
+                self._retries.pop(lane.partition, None)
+            if lane.finished and lane.failure is not None:
+                if isinstance(lane.failure[1], DeadLetterCapReached):
+                    reached = lane.failure[1]
+                self._try_later(*lane.failure)
+        self._commit()
+        if reached is not None:
+            raise reached
+
+    def _try_later(self, record: InRecord, error: Exception) -> None:
+        """Come back to the record after a while; its partition is paused until then."""
+        partition = record.topic_partition
+        known = self._retries.get(partition)
+        failures = known.failures + 1 if known else 1
+        delay_s = backoff.delay_s(failures)
+        self._retries[partition] = _Retry(failures, time.monotonic() + delay_s)
+        self._consumer.seek(partition, record.offset)
+        delivery_metrics.RETRIES.labels(self._group, record.topic).inc()
+        logger.error(
+            "%s of %s failed %d times, again in %.1f s", record.offset, partition, failures, delay_s,
+            exc_info=error,
+        )  # fmt: skip
+
+    def _commit(self) -> None:
+        """Commit and empty `done`; what can't be committed just now stays in it for the next round."""
+        try:
+            if self._done:
+                self._consumer.commit(self._done)
+        except Fenced:
+            self._commit_one_by_one()
+        except EventLogUnavailable as error:
+            logger.warning("offsets of %s wait: %s", self._group, error)
+            return
+        self._done.clear()
+
+    def _commit_one_by_one(self) -> None:
+        """A lost partition must not keep the others' offsets back: no later record may come to bring them along."""
+        for partition, offset in self._done.items():
+            try:
+                self._consumer.commit({partition: offset})
+            except Fenced as error:
+                logger.info("%s; its records come again there and have no effect", error)
+            except EventLogUnavailable as error:
+                logger.warning("offset of %s is not committed: %s", partition, error)
 
 
 def _topic(topic: str | Topic) -> Topic:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from servicekit.eventlog.base import MAX_RECORD_BYTES, InRecord, OutRecord
+from servicekit.eventlog.base import MAX_RECORD_BYTES, InRecord, OutRecord, Producer
 from servicekit.events import InvalidEvent
+
+logger = logging.getLogger(__name__)
 
 _DETAIL_CHARS = 1000
 
@@ -59,6 +63,31 @@ class DeadLetterCount:
             self._invalid -= self._recent[0]
         self._recent.append(invalid)
         self._invalid += invalid
+
+
+class DeadLetters:
+    """Moves a group's invalid records to their topics' dead letters, up to its cap. Threads may share it."""
+
+    def __init__(self, producer: Producer, group: str, count: DeadLetterCount) -> None:
+        self._producer = producer
+        self._group = group
+        self._count = count
+        # Held while a record is sent too: the producer is for one thread at a time, and no two may be the last
+        # that the cap allows.
+        self._lock = threading.Lock()
+
+    def valid(self) -> None:
+        """A record was handled."""
+        with self._lock:
+            self._count.valid()
+
+    def move(self, record: InRecord, error: InvalidEvent) -> None:
+        """Move the record, durably. Raises DeadLetterCapReached, or what the event log raises: not moved."""
+        with self._lock:
+            self._count.check()
+            self._producer.send([dead_letter(record, self._group, error)])
+            self._count.invalid()
+        logger.warning("dead letter from %s: %s", record.topic_partition, error)
 
 
 def dead_letter(record: InRecord, group: str, error: InvalidEvent) -> OutRecord:

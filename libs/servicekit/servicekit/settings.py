@@ -110,6 +110,13 @@ class ServiceSettings(BaseSettings):
     otlp_endpoint: str | None = Field(
         default=None, description="Where traces go by OTLP/gRPC, http://host:4317; none keeps them."
     )
+    consumer_workers: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Threads that handle a group's events, each partition by one at a time; 0: 4 on PostgreSQL, 1 on SQLite,"
+        " which has one writer at a time.",
+    )
     trace_ratio: float = Field(
         default=1.0,
         ge=0,

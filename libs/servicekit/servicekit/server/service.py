@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 # Handlers wait in threads for databases and disks more than they compute.
 _HANDLER_THREADS = 32
+_CONSUMER_WORKERS = 4
 
 
 class Service:
@@ -120,7 +121,9 @@ class Service:
     ) -> ConsumerRunner:
         """Handles events: by topic, then by event type, ``handler(session, event)`` inside the inbox transaction."""
         try:
-            runner = ConsumerRunner(self.event_log, self._engine, group, handlers)
+            runner = ConsumerRunner(
+                self.event_log, self._engine, group, handlers, workers=self._consumer_workers()
+            )
         except ValueError as error:
             raise StartupError(f"consumer {group}: {error}") from None
         self.add_thread(f"consumer {group}", runner.run)
@@ -159,6 +162,11 @@ class Service:
     def wait_ready(self, timeout_s: float) -> bool:
         """Whether it accepts calls within that time; for whoever runs it in a thread."""
         return self._ready.wait(timeout_s)
+
+    def _consumer_workers(self) -> int:
+        """On SQLite more than one would only wait for each other's transactions, by looking again and again."""
+        one_writer = self._engine is not None and self._engine.dialect.name == "sqlite"
+        return self.settings.consumer_workers or (1 if one_writer else _CONSUMER_WORKERS)
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
