@@ -6,8 +6,12 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from servicekit.files import write_whole
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+"""Hosts that only this machine reaches."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,12 @@ class Address:
     grpc: str
     metrics: str
     http: str | None = None
+
+
+def is_trustworthy(url: str) -> bool:
+    """Whether nobody on the way can change what is read there: https, or this very machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
 
 
 def write_address(state_dir: Path, address: Address) -> None:

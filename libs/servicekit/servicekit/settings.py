@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from servicekit.address import LOOPBACK, is_trustworthy
 from servicekit.errors import StartupError
 
 _PREFIX = "OPENLEDGER_"
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class ServiceSettings(BaseSettings):
@@ -60,17 +60,23 @@ class ServiceSettings(BaseSettings):
         description="Who signs tokens: an OIDC provider, or the local development issuer, which must be asked for.",
     )
     auth_issuer: str = Field(
-        default="", description="Required `iss` of tokens; in development openledger-development."
+        default="",
+        description="Required `iss` of tokens, the provider's https URL; in development openledger-development.",
     )
     auth_audience: str = Field(default="openledger", min_length=1, description="Required `aud` of tokens.")
     auth_jwks: str = Field(
         default="",
-        description="Signing keys: file or http(s) URL; in development <state_dir>/issuer/jwks.json.",
+        description="Signing keys: file or https URL; default: where the issuer's /.well-known/openid-configuration says.",
+    )
+    auth_keys_max_age_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="Age at which signing keys are read again: so long does a withdrawn key work on.",
     )
     auth_roles_claim: str = Field(
         default="roles",
         min_length=1,
-        description="Claim that lists roles; dots descend (realm_access.roles).",
+        description="Claim of roles: a list, a text with spaces or an object's keys; dots descend (realm_access.roles).",
     )
 
     token_file: Path | None = Field(
@@ -84,9 +90,27 @@ class ServiceSettings(BaseSettings):
         default=None, description="PEM authorities; set, every client must show a certificate (mTLS)."
     )
     insecure_transport: bool = Field(
-        default=False, description="Allow plain text on addresses other machines can reach."
+        default=False,
+        description="Serve plain text, on a loopback address only. auth_mode=development implies it where tls_cert is unset.",
     )
 
+    rate_per_s: float = Field(
+        default=200.0,
+        gt=0,
+        description="Calls a second that one principal may make of one process, for ever.",
+    )
+    rate_burst: int = Field(default=1000, ge=1, description="Calls it may make at once after a time of rest.")
+    max_running_calls: int = Field(
+        default=256, ge=1, description="Calls and streams that one principal may have open at a process."
+    )
+    max_concurrent_streams: int = Field(
+        default=256, ge=1, description="Calls that one connection may have open; more wait at the client."
+    )
+    request_id_ttl_s: float = Field(
+        default=7 * 24 * 3600.0,
+        ge=60,
+        description="Time for which a request_id is kept: a repeat within it answers what the first call made.",
+    )
     default_deadline_s: float = Field(
         default=30.0, gt=0, description="Deadline of a unary call whose client gave none."
     )
@@ -174,23 +198,41 @@ class ServiceSettings(BaseSettings):
         for name, value in derived.items():
             if not getattr(self, name):
                 object.__setattr__(self, name, value)  # the model is frozen for everyone else
-        if not (self.auth_issuer and self.auth_jwks):
+        if not self.auth_issuer:
             raise ValueError(
-                f"auth_mode=oidc needs {_PREFIX}AUTH_ISSUER and {_PREFIX}AUTH_JWKS"
+                f"auth_mode=oidc needs {_PREFIX}AUTH_ISSUER"
                 f" (or ask for the local issuer: {_PREFIX}AUTH_MODE=development)"
             )
+        self._check_keys()
         self._check_transport()
         return self
+
+    def _check_keys(self) -> None:
+        """Keys that anyone on the way could replace are nobody's."""
+        name, address = "auth_jwks", self.auth_jwks
+        if not address:
+            name, address = "auth_issuer", self.auth_issuer
+            if "://" not in address:
+                raise ValueError(f"auth_issuer={address} is no URL to ask for its keys: set auth_jwks too")
+        if "://" in address and not address.startswith("file://") and not is_trustworthy(address):
+            raise ValueError(f"{name}={address}: keys that come by http could be anyone's; use https")
 
     def _check_transport(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
-        if self.tls_cert is None and self.grpc_host not in _LOOPBACK and not self.insecure_transport:
+        if self.tls_cert is not None:
+            return
+        if self.grpc_host not in LOOPBACK:
             raise ValueError(
-                f"grpc_host={self.grpc_host} is reachable by other machines: set tls_cert and tls_key,"
-                f" or ask for plain text with {_PREFIX}INSECURE_TRANSPORT=1"
+                f"grpc_host={self.grpc_host} is reachable by other machines: set tls_cert and tls_key"
+                " (plain text is served on a loopback address only)"
+            )
+        if not (self.insecure_transport or self.auth_mode == "development"):
+            raise ValueError(
+                f"without tls_cert and tls_key tokens would travel in plain text: set them, or ask for it by"
+                f" {_PREFIX}INSECURE_TRANSPORT=1 (this machine only)"
             )
 
     @classmethod

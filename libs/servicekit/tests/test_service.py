@@ -344,7 +344,7 @@ def test_an_http_door_runs_in_the_same_loop_and_ends_with_it(tmp_path: Path) -> 
 def test_a_service_mints_its_own_token_in_development_only(tmp_path: Path) -> None:
     service = make(tmp_path)
     assert service.token() == service.token()
-    oidc = {"auth_mode": "oidc", "auth_issuer": "https://i", "auth_jwks": "https://i/jwks"}
+    oidc = {"auth_mode": "oidc", "auth_issuer": "https://i", "insecure_transport": True}
     (tmp_path / "token").write_text("from the platform\n")
     given = Service("x", settings(tmp_path, **oidc, token_file=tmp_path / "token"), None)
     assert given.token() == "from the platform"

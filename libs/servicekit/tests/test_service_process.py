@@ -129,16 +129,55 @@ def test_bad_settings_are_one_line_and_code_1(start: Any) -> None:
 
 def test_what_should_not_run_by_accident_is_said_at_start(start: Any) -> None:
     process = start(
-        OPENLEDGER_GRPC_HOST="0.0.0.0",
-        OPENLEDGER_INSECURE_TRANSPORT="1",
         OPENLEDGER_DATANET_GRCP_PORT="1",
         OPENLEDGER_LOG_FORMAT="text",
     )
     process.ready()
     err = process.end(signal.SIGTERM)[2]
     assert "DEVELOPMENT tokens" in err
-    assert "INSECURE transport" in err
+    assert "INSECURE transport: plain text, so only for this machine (127.0.0.1)" in err
     assert "OPENLEDGER_DATANET_GRCP_PORT names no setting" in err
+
+
+def test_plain_text_for_other_machines_does_not_start(start: Any) -> None:
+    code, out, err = start(OPENLEDGER_GRPC_HOST="0.0.0.0", OPENLEDGER_INSECURE_TRANSPORT="1").end()
+    assert (code, out) == (1, "")
+    assert err.startswith("datanet: bad settings: grpc_host=0.0.0.0 is reachable by other machines")
+
+
+def test_an_rpc_that_does_not_say_who_may_call_it_does_not_start(tmp_path: Path) -> None:
+    """A real process: its service is described by a proto of its own, without the option."""
+    program = PROGRAM.replace(
+        "def build(settings):\n",
+        "def undeclared(api, server):\n"
+        "    from google.protobuf import descriptor_pb2, descriptor_pool\n"
+        "    file = descriptor_pb2.FileDescriptorProto(name='open_door.proto', package='open', syntax='proto3')\n"
+        "    file.message_type.add(name='Nothing')\n"
+        "    file.service.add(name='Door').method.add(name='Enter', input_type='.open.Nothing',"
+        " output_type='.open.Nothing')\n"
+        "    descriptor_pool.Default().Add(file)\n"
+        "    import grpc\n"
+        "    enter = grpc.unary_unary_rpc_method_handler(lambda request, context: b'')\n"
+        "    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler('open.Door', {'Enter': enter}),))\n"
+        "def build(settings):\n",
+    ).replace("    return service\n", "    service.add_servicer(undeclared, None)\n    return service\n")
+    environment = {
+        **os.environ,
+        "OPENLEDGER_STATE_DIR": str(tmp_path),
+        "OPENLEDGER_AUTH_MODE": "development",
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.splitlines()[-1] == (
+        "datanet: open.Door/Enter must declare either a permission or public in openledger.options.v1.access"
+    )
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):

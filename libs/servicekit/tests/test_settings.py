@@ -66,14 +66,39 @@ def test_the_development_issuer_must_be_asked_for(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("OPENLEDGER_AUTH_MODE")
     with pytest.raises(StartupError, match="OPENLEDGER_AUTH_MODE=development"):
         BakerySettings.load()
-    oidc = BakerySettings.load(auth_issuer="https://login.example", auth_jwks="https://login.example/jwks")
-    assert oidc.auth_mode == "oidc"
+    oidc = BakerySettings.load(auth_issuer="https://login.example", insecure_transport=True)
+    assert (oidc.auth_mode, oidc.auth_jwks) == ("oidc", "")
 
 
-def test_plain_text_beyond_this_machine_must_be_asked_for() -> None:
+def test_keys_that_anyone_could_replace_on_their_way_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENLEDGER_AUTH_MODE")
+    for wrong in (
+        {"auth_issuer": "http://login.example"},
+        {"auth_issuer": "https://login.example", "auth_jwks": "http://login.example/jwks"},
+        {"auth_issuer": "login.example"},
+    ):
+        with pytest.raises(StartupError, match=r"use https|no URL"):
+            BakerySettings.load(insecure_transport=True, **wrong)
+    here = BakerySettings.load(insecure_transport=True, auth_issuer="http://127.0.0.1:4000")
+    assert here.auth_issuer == "http://127.0.0.1:4000"
+    named = BakerySettings.load(insecure_transport=True, auth_issuer="name", auth_jwks="/etc/keys.json")
+    assert named.auth_jwks == "/etc/keys.json"
+
+
+def test_plain_text_must_be_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert BakerySettings.load().grpc_host == "127.0.0.1"  # development was asked for
+    monkeypatch.delenv("OPENLEDGER_AUTH_MODE")
     with pytest.raises(StartupError, match="OPENLEDGER_INSECURE_TRANSPORT=1"):
-        BakerySettings.load(grpc_host="0.0.0.0")
-    assert BakerySettings.load(grpc_host="0.0.0.0", insecure_transport=True).insecure_transport
+        BakerySettings.load(auth_issuer="https://login.example")
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_plain_text_never_leaves_this_machine_not_even_when_asked_for(asked: bool) -> None:
+    for host in ("0.0.0.0", "10.0.0.7", "::"):
+        with pytest.raises(StartupError, match=r"reachable by other machines.*tls_cert"):
+            BakerySettings.load(grpc_host=host, insecure_transport=asked)
+    encrypted = BakerySettings.load(grpc_host="0.0.0.0", tls_cert="cert.pem", tls_key="key.pem")
+    assert encrypted.grpc_host == "0.0.0.0"
 
 
 def test_half_a_tls_setting_is_refused() -> None:

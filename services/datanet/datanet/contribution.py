@@ -65,7 +65,7 @@ def parse(data: bytes, schema: RecordSchema) -> Record | Rejection:
     if not data:
         return Rejection("empty", "", "the record is empty; it must be a JSON object")
     if len(data) > MAX_RECORD_BYTES:
-        return Rejection("too_large", "", f"the record has {len(data)} bytes; {MAX_RECORD_BYTES} are allowed")
+        return Rejection("too_large", "", f"the record has more than the {MAX_RECORD_BYTES} bytes allowed")
     value = _object(data)
     if isinstance(value, Rejection):
         return value

@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import grpc
@@ -20,11 +20,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from inference.openai_schema import Asked, ChatRequest, CompletionRequest, Replies, parse
 from inference.reception import AnswerStream, Reception
 from servicekit.auth import Principal
 from servicekit.errors import DomainError, InvalidArgument, NotFound, PermissionDenied, Unauthenticated
+from servicekit.server.limiter import Limiter
 from servicekit.telemetry import current_trace_id, current_traceparent, extract, tracer
 
 log = logging.getLogger(__name__)
@@ -50,54 +52,58 @@ Verify = Callable[[str], Principal]
 block.
 """
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request, ExitStack], Awaitable[Response]]
+"""What it enters into the stack is left when the response is made, or by a stream at its end."""
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def build_app(reception: Reception, verify: Verify, max_answer_s: float) -> Starlette:
+def build_app(reception: Reception, verify: Verify, limiter: Limiter, max_answer_s: float) -> Starlette:
     """The ASGI application. An answer may take `max_answer_s`, waiting included."""
-    door = _Door(reception, verify, max_answer_s)
+    door = _Door(reception, verify, limiter, max_answer_s)
     return Starlette(
         routes=[
-            Route("/v1/models", _guarded(door.models)),
-            Route("/v1/models/{name:path}", _guarded(door.model)),
-            Route("/v1/completions", _guarded(door.completions), methods=["POST"]),
-            Route("/v1/chat/completions", _guarded(door.chat), methods=["POST"]),
+            _route("GET", "/v1/models", door.models),
+            _route("GET", "/v1/models/{name:path}", door.model),
+            _route("POST", "/v1/completions", door.completions),
+            _route("POST", "/v1/chat/completions", door.chat),
         ],
         exception_handlers={HTTPException: _no_route},
     )
 
 
 class _Door:
-    def __init__(self, reception: Reception, verify: Verify, max_answer_s: float) -> None:
+    def __init__(self, reception: Reception, verify: Verify, limiter: Limiter, max_answer_s: float) -> None:
         self._reception = reception
         self._verify = verify
+        self._limiter = limiter
         self._max_answer_s = max_answer_s
 
-    async def models(self, request: Request) -> Response:
-        await self._authorise(request, READ_MODELS)
+    async def models(self, request: Request, call: ExitStack) -> Response:
+        await self._authorise(request, READ_MODELS, call)
         return JSONResponse({"object": "list", "data": [*self._models().values()]})
 
-    async def model(self, request: Request) -> Response:
-        await self._authorise(request, READ_MODELS)
+    async def model(self, request: Request, call: ExitStack) -> Response:
+        await self._authorise(request, READ_MODELS, call)
         name = request.path_params["name"]
         if name not in (models := self._models()):
             raise NotFound("model", name)
         return JSONResponse(models[name])
 
-    async def completions(self, request: Request) -> Response:
-        principal = await self._authorise(request, GENERATE)
+    async def completions(self, request: Request, call: ExitStack) -> Response:
+        principal = await self._authorise(request, GENERATE, call)
         asked = parse(CompletionRequest, await _body(request))
-        return await self._answer(request, principal, asked, asked.prompt, chat=False)
+        return await self._answer(request, call, principal, asked, asked.prompt, chat=False)
 
-    async def chat(self, request: Request) -> Response:
-        principal = await self._authorise(request, GENERATE)
+    async def chat(self, request: Request, call: ExitStack) -> Response:
+        principal = await self._authorise(request, GENERATE, call)
         asked = parse(ChatRequest, await _body(request))
         messages = [{"role": message.role, "content": message.text} for message in asked.messages]
         prompt = await asyncio.to_thread(self._reception.render_chat, messages)
-        return await self._answer(request, principal, asked, prompt, chat=True)
+        return await self._answer(request, call, principal, asked, prompt, chat=True)
 
     async def _answer(
-        self, request: Request, principal: Principal, asked: Asked, prompt: str, chat: bool
+        self, request: Request, call: ExitStack, principal: Principal, asked: Asked, prompt: str, chat: bool
     ) -> Response:
         stream = await self._reception.ask(
             asked.model,
@@ -112,17 +118,18 @@ class _Door:
         replies = Replies(stream.question, chat)
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
-            parts = _server_sent_events(stream, replies, usage)
-            return StreamingResponse(parts, media_type="text/event-stream", headers=headers)
+            call.callback(stream.close)
+            return _Events(_server_sent_events(stream, replies, usage), headers, call.pop_all())
         await _to_the_end(stream, request)
         assert stream.answer is not None
         return JSONResponse(replies.whole(stream.answer), headers=headers)
 
-    async def _authorise(self, request: Request, permission: str) -> Principal:
+    async def _authorise(self, request: Request, permission: str, call: ExitStack) -> Principal:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("TOKEN_MISSING")
         principal = await asyncio.to_thread(self._verify, token.strip())
+        call.enter_context(self._limiter.call(principal.name))
         if not principal.may(permission):
             raise PermissionDenied(permission, principal.name)
         return principal
@@ -168,6 +175,18 @@ async def _to_the_end(stream: AnswerStream, request: Request) -> None:
             await watcher
 
 
+class _Events(StreamingResponse):
+    """A stream that closes its call when it ends, also when its client goes away before the first byte."""
+
+    def __init__(self, parts: AsyncIterator[str], headers: dict[str, str], call: ExitStack) -> None:
+        super().__init__(parts, media_type="text/event-stream", headers=headers)
+        self._call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._call:
+            await super().__call__(scope, receive, send)
+
+
 async def _server_sent_events(stream: AnswerStream, replies: Replies, usage: bool) -> AsyncIterator[str]:
     try:
         async for piece in stream:
@@ -181,8 +200,6 @@ async def _server_sent_events(stream: AnswerStream, replies: Replies, usage: boo
         # The status went out with the first byte; what is left is to say it in the stream, and not to say
         # [DONE].
         yield _event(_error_body(error)[1])
-    finally:
-        stream.close()  # also when the client went away: starlette closes this generator
 
 
 def _event(content: dict[str, Any]) -> str:
@@ -198,15 +215,19 @@ async def _body(request: Request) -> bytes:
     return bytes(data)
 
 
-def _guarded(handle: Handler) -> Handler:
-    """A handler within the caller's trace, whose errors become OpenAI's."""
+def _route(method: str, path: str, handle: Handler) -> Route:
+    return Route(path, _guarded(f"{method} {path}", handle), methods=[method])
+
+
+def _guarded(span: str, handle: Handler) -> Endpoint:
+    """A handler within the caller's trace, whose errors become OpenAI's. The span is named by the route: what a caller
+    writes into a path must not get into traces."""
 
     async def guarded(request: Request) -> Response:
         context = extract({key.lower(): value for key, value in request.headers.items()})
-        route = f"{request.method} {request.url.path}"
-        with tracer.start_as_current_span(route, context=context, kind=SpanKind.SERVER):
+        with tracer.start_as_current_span(span, context=context, kind=SpanKind.SERVER), ExitStack() as call:
             try:
-                return await handle(request)
+                return await handle(request, call)
             except DomainError as error:
                 return _refusal(error)
             except ClientDisconnect:

@@ -84,7 +84,8 @@ def assemble(service: Service, settings: InferenceSettings, append: Append) -> t
         {MODEL_VERSION_V1: {events_pb2.ModelVersionChanged.DESCRIPTOR.full_name: model_version_changed}},
     )
     service.add_servicer(add_InferenceServiceServicer_to_server, InferenceServicer(reception))
-    service.add_http(build_app(reception, service.verifier.verify, settings.max_answer_s), settings.http_port)
+    app = build_app(reception, service.verifier.verify, service.limiter, settings.max_answer_s)
+    service.add_http(app, settings.http_port)
     return recorded
 
 

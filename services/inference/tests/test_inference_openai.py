@@ -15,6 +15,7 @@ from inference.openai_door import build_app
 from inference.reception import Reception
 from servicekit.auth import Principal
 from servicekit.errors import Unauthenticated
+from servicekit.server.limiter import Limiter
 
 TOKENS = {
     "user": Principal("alice", frozenset({"user"})),
@@ -53,7 +54,10 @@ async def client(start_engine: Any, world: Any) -> AsyncIterator[httpx.AsyncClie
     )
     catalogue = Catalogue("baseModels/tiny", world.base_digest, [version, blocked])
     app = build_app(
-        Reception(running.engine, running.tokenizer, 1024, lambda: catalogue, lambda: None), verify, 60
+        Reception(running.engine, running.tokenizer, 1024, lambda: catalogue, lambda: None),
+        verify,
+        Limiter(0.001, 20, 2),
+        60,
     )
     headers = {"authorization": "Bearer user"}
     async with httpx.AsyncClient(
@@ -161,3 +165,16 @@ async def test_a_body_that_is_no_json_or_too_large_is_refused(client: httpx.Asyn
     large = await client.post("/v1/completions", content=b" " * (1 << 20) + b"  ")
     assert large.json()["error"]["param"] == "body"
     assert (await client.post("/v1/nothing", json={})).json()["error"]["code"] == "NO_SUCH_ROUTE"
+
+
+async def test_a_principal_that_asks_too_often_is_told_when_to_come_back(client: httpx.AsyncClient) -> None:
+    replies = [await client.get("/v1/models") for _ in range(21)]
+    assert [reply.status_code for reply in replies] == [200] * 20 + [429]
+    assert replies[-1].json()["error"]["code"] == "RATE_LIMIT"
+    assert int(replies[-1].headers["retry-after"]) >= 1
+
+
+async def test_a_stream_counts_as_open_until_it_ends(client: httpx.AsyncClient) -> None:
+    for _ in range(4):  # each gives its place back, whole or not
+        reply = await client.post("/v1/completions", json=ask(stream=True))
+        assert reply.text.endswith("[DONE]\n\n")

@@ -3,81 +3,104 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
+from servicekit.auth.discovery import fetch
 from servicekit.errors import Unauthenticated, Unavailable
 
-# Symmetric algorithms must never be here: a public key, known to all, would pass as the shared secret.
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "ES512", "EdDSA")
+logger = logging.getLogger(__name__)
 
-_TIMEOUT_S = 5.0
-_LARGEST_BYTES = 1 << 20
+# Symmetric algorithms must never be here: a public key, known to all, would pass as the shared secret.
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 
 
 class KeySet:
     """Signing keys by key id.
 
     Args:
-        source: a file or an http(s) URL with a JSON Web Key Set (RFC 7517).
+        source: a file or an http(s) URL with a JSON Web Key Set (RFC 7517), or what tells one at each reading.
         max_age_s: keys are read again after this time, so that a withdrawn key stops working.
+        max_stale_s: keys of an issuer that does not answer stay in use for so long; then nobody is let in any more.
         min_interval_s: unknown key ids cause at most one read in this time, or anyone could make us hammer the issuer.
         clock: seconds, monotonic.
     """
 
     def __init__(
         self,
-        source: str,
+        source: str | Callable[[], str],
         max_age_s: float = 600.0,
+        max_stale_s: float = 24 * 3600.0,
         min_interval_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
         self._max_age_s = max_age_s
+        self._max_stale_s = max_stale_s
         self._min_interval_s = min_interval_s
         self._clock = clock
         self._keys: dict[str, PyJWK] = {}
         self._read_at: float | None = None
         self._tried_at: float | None = None
-        self._lock = threading.Lock()
+        self._reading = threading.Lock()
 
     def key(self, key_id: str) -> PyJWK:
         """The key of that id.
 
         Raises:
             Unauthenticated: there is no such key.
-            Unavailable: keys were never read and cannot be read now.
+            Unavailable: keys were never read, or too long ago, and cannot be read now.
         """
-        with self._lock:
-            now = self._clock()
-            stale = self._read_at is None or now - self._read_at > self._max_age_s
-            may_read = self._tried_at is None or now - self._tried_at >= self._min_interval_s
-            if (stale or key_id not in self._keys) and may_read:
-                self._read(now)
-            if self._read_at is None:
-                raise Unavailable("SIGNING_KEYS_UNAVAILABLE", f"cannot read signing keys from {self._source}")
-            if key_id not in self._keys:
-                raise Unauthenticated(
-                    "TOKEN_KEY_UNKNOWN", "the token is signed with a key its issuer does not publish"
-                )
-            return self._keys[key_id]
-
-    def _read(self, now: float) -> None:
-        """Replaces the keys; an issuer that does not answer leaves those that are cached in use."""
-        self._tried_at = now
+        known = key_id in self._keys and self._age_s() <= self._max_stale_s
+        if not known or self._age_s() > self._max_age_s:
+            # One caller at a time waits for the issuer. The others use what is known: an issuer that hangs must not
+            # hang us.
+            self._renew(key_id, wait=not known)
+        if self._age_s() > self._max_stale_s:
+            raise Unavailable(
+                "SIGNING_KEYS_UNAVAILABLE", "cannot read the issuer's signing keys", retry_after_s=5
+            )
         try:
-            entries = json.loads(_load(self._source))["keys"]
-        except (OSError, ValueError, TypeError, KeyError):
+            return self._keys[key_id]
+        except KeyError:
+            raise Unauthenticated(
+                "TOKEN_KEY_UNKNOWN", "the token is signed with a key its issuer does not publish"
+            ) from None
+
+    def _age_s(self) -> float:
+        read_at = self._read_at
+        return float("inf") if read_at is None else self._clock() - read_at
+
+    def _renew(self, key_id: str, wait: bool) -> None:
+        if not self._reading.acquire(blocking=wait):
             return
-        keys = [key for key in map(_parse, entries) if key is not None]
-        self._keys = {str(key.key_id): key for key in keys}
-        self._read_at = now
+        try:
+            wanted = key_id not in self._keys or self._age_s() > self._max_age_s  # another may just have read
+            recent = self._tried_at is not None and self._clock() - self._tried_at < self._min_interval_s
+            if wanted and not recent:
+                self._read()
+        finally:
+            self._reading.release()
+
+    def _read(self) -> None:
+        """Replaces the keys; an issuer that does not answer leaves those that are cached in use."""
+        try:
+            source = self._source() if callable(self._source) else self._source
+            entries = json.loads(_load(source))["keys"]
+            keys = [key for key in map(_parse, entries) if key is not None]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            logger.warning("cannot read signing keys: %s", error, extra={"age_s": self._age_s()})
+        else:
+            self._keys = {str(key.key_id): key for key in keys}
+            self._read_at = self._clock()
+        finally:
+            self._tried_at = self._clock()
 
 
 def _parse(entry: dict[str, object]) -> PyJWK | None:
@@ -86,12 +109,10 @@ def _parse(entry: dict[str, object]) -> PyJWK | None:
         key = PyJWK(entry)
     except PyJWTError:
         return None
-    return key if key.key_id and key.algorithm_name in ALGORITHMS else None
+    return key if key.key_id and key.algorithm_name in ALGORITHMS and entry.get("use") != "enc" else None
 
 
 def _load(source: str) -> bytes:
     if source.startswith(("http://", "https://")):
-        with urllib.request.urlopen(source, timeout=_TIMEOUT_S) as response:
-            body: bytes = response.read(_LARGEST_BYTES)
-            return body
+        return fetch(source)
     return Path(source.removeprefix("file://")).read_bytes()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jwt
 
+from servicekit.auth.claims import roles_in
 from servicekit.auth.jwks import ALGORITHMS, KeySet
 from servicekit.auth.principal import Principal
 from servicekit.errors import Unauthenticated
@@ -33,14 +32,14 @@ class TokenVerifier:
         keys: the issuer's public keys.
         issuer: required ``iss``.
         audience: required ``aud``.
-        roles_claim: where the list of roles stands; dots descend into objects (``realm_access.roles``).
+        roles_claim: where roles stand: a claim by its whole name, or else dots descend (see `servicekit.auth.claims`).
     """
 
     def __init__(self, keys: KeySet, issuer: str, audience: str, roles_claim: str = "roles") -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
-        self._roles_path = roles_claim.split(".")
+        self._roles_claim = roles_claim
 
     def verify(self, token: str) -> Principal:
         """The principal that the token names.
@@ -68,13 +67,7 @@ class TokenVerifier:
         name = str(claims["sub"])
         if not 0 < len(name) <= _LONGEST_NAME:
             raise Unauthenticated("TOKEN_INCOMPLETE", "the token names no principal")
-        return Principal(name, self._roles(claims))
-
-    def _roles(self, claims: dict[str, Any]) -> frozenset[str]:
-        value: Any = claims
-        for step in self._roles_path:
-            value = value.get(step) if isinstance(value, dict) else None
-        return frozenset(str(role) for role in value) if isinstance(value, list) else frozenset()
+        return Principal(name, roles_in(claims, self._roles_claim))
 
 
 def _explain(error: jwt.PyJWTError) -> Unauthenticated:

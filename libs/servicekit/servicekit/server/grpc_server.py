@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,22 +14,32 @@ from grpc_reflection.v1alpha import reflection
 from servicekit.auth import TokenVerifier
 from servicekit.errors import StartupError
 from servicekit.server.access import access_rules
+from servicekit.server.certificates import Certificates
 from servicekit.server.health import Health
 from servicekit.server.interceptors.authentication import Authentication
 from servicekit.server.interceptors.deadline import Deadline
 from servicekit.server.interceptors.errors import errors
 from servicekit.server.interceptors.metrics import metrics
 from servicekit.server.interceptors.permission import permission
+from servicekit.server.interceptors.rate import rate_limit
 from servicekit.server.interceptors.trace import trace
 from servicekit.server.interceptors.validation import Validation
+from servicekit.server.limiter import Limiter
 from servicekit.server.pipeline import Pipeline
 from servicekit.settings import ServiceSettings
 
-MAX_MESSAGE_BYTES = 4 << 20
-"""Largest message on the wire. Records above 1 MiB are refused by datanet's own rule, which can only speak if they arrive."""
+MAX_RECEIVE_BYTES = 16 << 20
+"""Largest message on the wire; above it gRPC itself ends the call with RESOURCE_EXHAUSTED and no details. Requests above 4 MiB
+are refused by the pipeline; a record above 1 MiB on a stream by datanet's own rule, which can only speak if it arrives."""
+
+MAX_SEND_BYTES = 4 << 20
+"""Largest answer: what every gRPC client takes without being told."""
 
 Registration = tuple[Callable[[Any, Any], None], Any]
 """``add_XServicer_to_server`` and the servicer."""
+
+# A token of 16 KiB and a trace fit; a client can make us hold no more than this before it said who it is.
+_MAX_METADATA_BYTES = 32 << 10
 
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -39,20 +48,26 @@ class GrpcServer:
     """Built and started inside a running event loop.
 
     Raises:
-        StartupError: a method without a permission, a rule that does not compile, a port in use, unreadable TLS files.
+        StartupError: a method without a permission, a rule that does not compile, a port in use.
     """
 
     def __init__(
-        self, settings: ServiceSettings, verifier: TokenVerifier, registrations: Sequence[Registration]
+        self,
+        settings: ServiceSettings,
+        verifier: TokenVerifier,
+        limiter: Limiter,
+        certificates: Certificates | None,
+        registrations: Sequence[Registration],
     ) -> None:
         self._settings = settings
+        self._certificates = certificates
         names = _service_names(registrations)
         infrastructure = (_HEALTH, reflection.SERVICE_NAME)
         validation = Validation()
         _compile_rules(names, validation)
         self._authentication = Authentication(verifier)
         deadline = Deadline(settings.default_deadline_s, settings.max_deadline_s)
-        around = (trace, metrics, errors, self._authentication, permission, deadline)
+        around = (trace, metrics, errors, self._authentication, rate_limit(limiter), permission, deadline)
         pipeline = Pipeline(access_rules([*names, *infrastructure]), around, validation)
         self._server = grpc.aio.server(interceptors=[pipeline], options=_options(settings))
         self._health = Health()
@@ -80,10 +95,9 @@ class GrpcServer:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         _probe(host, port)
         try:
-            credentials = _credentials(self._settings)
-            if credentials is None:
+            if self._certificates is None:
                 return self._server.add_insecure_port(address)
-            return self._server.add_secure_port(address, credentials)
+            return self._server.add_secure_port(address, self._certificates.credentials())
         except RuntimeError:
             raise StartupError(
                 f"cannot listen for gRPC on {address}: the port is in use or not ours"
@@ -104,8 +118,10 @@ def _options(settings: ServiceSettings) -> list[tuple[str, Any]]:
     return [
         # On Linux two servers would otherwise share a port, and each get half of the calls.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+        ("grpc.max_send_message_length", MAX_SEND_BYTES),
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -113,21 +129,6 @@ def _options(settings: ServiceSettings) -> list[tuple[str, Any]]:
         ("grpc.max_connection_age_ms", int(settings.max_connection_age_s * 1000)),
         ("grpc.max_connection_age_grace_ms", int(settings.max_connection_age_grace_s * 1000)),
     ]
-
-
-def _credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    ca = None if settings.tls_client_ca is None else _read(settings.tls_client_ca)
-    pair = (_read(settings.tls_key), _read(settings.tls_cert))
-    return grpc.ssl_server_credentials([pair], root_certificates=ca, require_client_auth=ca is not None)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StartupError(f"cannot read {path}: {error.strerror}") from None
 
 
 class _Names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class HttpServer:
-    """Serves an ASGI app by uvicorn, which is loaded only by services that have such a door.
+    """Serves an ASGI app by uvicorn, which is loaded only by services that have such a door; by TLS where a context is given.
 
     Raises:
         StartupError: the port is in use, or uvicorn is not installed.
     """
 
-    def __init__(self, app: Any, host: str, port: int) -> None:
-        self._server = _make(app)
+    def __init__(self, app: Any, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self._server = _make(app, tls)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -51,7 +52,7 @@ class HttpServer:
         self._socket.close()
 
 
-def _make(app: Any) -> uvicorn.Server:
+def _make(app: Any, tls: ssl.SSLContext | None) -> uvicorn.Server:
     try:
         import uvicorn
     except ImportError:
@@ -63,6 +64,7 @@ def _make(app: Any) -> uvicorn.Server:
             """The service has the signals: it drains all its doors together."""
             yield
 
-    return Server(
-        uvicorn.Config(app, log_config=None, access_log=False, lifespan="auto", server_header=False)
-    )
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="auto", server_header=False)
+    config.load()
+    config.ssl = tls  # its own options read the files once, and never again
+    return Server(config)

@@ -8,8 +8,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from servicekit.errors import DeadlineExceeded
+from servicekit.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
 from servicekit.server.access import Rule
 from servicekit.server.call import Call, set_current_call
 from servicekit.server.interceptors.validation import Validation
@@ -20,6 +21,9 @@ Around = Callable[[Call], AbstractAsyncContextManager[None]]
 # In quotes: gRPC's classes take type arguments in their stubs only.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+MAX_REQUEST_BYTES = 4 << 20
+"""Largest request that is one message. A message of a stream may be as large as the wire takes: its handler has the word."""
 
 # Long enough for gRPC to deliver a cancellation that it has already seen, short beside any client's stream.
 _CANCELLATION_S = 0.002
@@ -63,13 +67,14 @@ class Pipeline(grpc.aio.ServerInterceptor):
             finally:
                 call.ended.set()
 
-        return make(run, handler.request_deserializer, handler.response_serializer)
+        # No deserializer: gRPC would run it before anyone knows who calls, and answer UNKNOWN to bytes that are no message.
+        return make(run, None, handler.response_serializer)
 
     async def _answer(self, handler: Handler, inner: Any, request: Any, context: Context) -> Any:
         if handler.request_streaming:
-            request = self._checked(request, context)
+            request = self._checked(handler, request, context)
         else:
-            self._validation.check(request)
+            request = self._read(handler, request, MAX_REQUEST_BYTES)
         answer = inner(request, context)
         if not hasattr(answer, "__aiter__"):
             return await answer
@@ -82,10 +87,27 @@ class Pipeline(grpc.aio.ServerInterceptor):
             await answer.aclose()
         return None
 
-    async def _checked(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        async for request in requests:
-            self._validation.check(request)
-            yield request
+    def _read(self, handler: Handler, data: bytes, limit: int | None = None) -> Any:
+        """The message in the bytes of a request. Raises ResourceExhausted, InvalidArgument."""
+        if limit is not None and len(data) > limit:
+            message = f"the request has {len(data)} bytes; at most {limit} are taken"
+            raise ResourceExhausted("REQUEST_TOO_LARGE", message, metadata={"limit_bytes": str(limit)})
+        if handler.request_deserializer is None:
+            return data
+        try:
+            request = handler.request_deserializer(data)
+        except DecodeError:
+            raise InvalidArgument(
+                "", "malformed", "the bytes are not a message of the type this method takes"
+            ) from None
+        self._validation.check(request)
+        return request
+
+    async def _checked(
+        self, handler: Handler, requests: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[Any]:
+        async for data in requests:
+            yield self._read(handler, data)
         # gRPC ends the requests of a cancelled or expired call as if its client had finished. A handler that believed it
         # would go on with half a stream, so the truth is waited for.
         await asyncio.sleep(_CANCELLATION_S)

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from servicekit import telemetry
 from servicekit.address import Address, remove_address, write_address
 from servicekit.auth import DevelopmentIssuer, KeySet, TokenVerifier
+from servicekit.auth.discovery import key_source
 from servicekit.consumer import ConsumerRunner, Handler
 from servicekit.database import engine as open_engine
 from servicekit.database import migrate
@@ -26,8 +27,10 @@ from servicekit.eventlog.base import EventLog, Topic
 from servicekit.eventlog.factory import open_event_log
 from servicekit.objects import ObjectStore
 from servicekit.outbox import OutboxPublisher
+from servicekit.server.certificates import Certificates
 from servicekit.server.grpc_server import GrpcServer, Registration
 from servicekit.server.http import HttpServer
+from servicekit.server.limiter import Limiter
 from servicekit.server.operations import OperationsServer
 from servicekit.server.threads import Run, Threads
 from servicekit.server.tokens import TokenSource
@@ -63,11 +66,16 @@ class Service:
             issuer.ensure_keys()
         self.token = TokenSource(name, issuer, settings.token_file)
         """Gives this service's own token, for channels to other services."""
-        keys = KeySet(settings.auth_jwks)
+        keys = KeySet(settings.auth_jwks or key_source(settings.auth_issuer), settings.auth_keys_max_age_s)
         self.verifier = TokenVerifier(
             keys, settings.auth_issuer, settings.auth_audience, settings.auth_roles_claim
         )
         """Verifies callers' tokens; the gRPC door uses it by itself, an HTTP door should too."""
+        self.limiter = Limiter(settings.rate_per_s, settings.rate_burst, settings.max_running_calls)
+        """How much a principal may ask; the gRPC door uses it by itself, an HTTP door should too."""
+        self._certificates: Certificates | None = None
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self._certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
         self.objects = ObjectStore(settings.object_store, cache=settings.state_dir / "cache" / "objects")
         self.event_log: EventLog = _open_event_log(settings.event_log)
         self._engine: Engine | None = None
@@ -174,8 +182,14 @@ class Service:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.add_signal_handler(number, self._stopping.set)
         host = self.settings.grpc_host
-        grpc_server = GrpcServer(self.settings, self.verifier, self._registrations)
-        http_server = None if self._http is None else HttpServer(self._http[0], host, self._http[1])
+        certificates = self._certificates
+        grpc_server = GrpcServer(
+            self.settings, self.verifier, self.limiter, certificates, self._registrations
+        )
+        http_server = None
+        if self._http is not None:
+            https = None if certificates is None else certificates.https()
+            http_server = HttpServer(self._http[0], host, self._http[1], https)
         operations = OperationsServer(host, self.settings.metrics_port, self._alive, self._readiness)
         try:
             if self._outbox is not None:
@@ -277,7 +291,8 @@ def _warn(settings: ServiceSettings) -> None:
     if settings.auth_mode == "development":
         folder = settings.state_dir / "issuer"
         logger.warning("DEVELOPMENT tokens: whoever reads %s may be anyone", folder)
-    if settings.insecure_transport and settings.tls_cert is None:
-        logger.warning("INSECURE transport: tokens and data cross the network in plain text")
+    if settings.tls_cert is None:
+        host = settings.grpc_host
+        logger.warning("INSECURE transport: plain text, so only for this machine (%s)", host)
     for name in settings.unknown_variables():
         logger.warning("environment variable %s names no setting", name)
