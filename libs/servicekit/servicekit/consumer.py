@@ -178,6 +178,8 @@ class ConsumerRunner:
         for topic in self._topics:
             for number, records in self._event_log.lag(self._group, topic.name).items():
                 delivery_metrics.LAG.labels(self._group, topic.name, str(number)).set(records)
+            dead = topic.dead_letters().name
+            delivery_metrics.DEAD_LETTERS.labels(dead).set(sum(self._event_log.end_offsets(dead).values()))
 
     def _prune_inbox(self, engine: Engine) -> None:
         finite = [topic.retention_hours for topic in self._topics if topic.retention_hours is not None]

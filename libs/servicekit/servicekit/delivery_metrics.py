@@ -42,6 +42,11 @@ DELIVERY_S = histogram(
     ["group", "topic"],
     buckets=_DELAYS_S,
 )
+DEAD_LETTERS = gauge(
+    "openledger_dead_letters_records",
+    "Records that were ever moved to a dead-letter topic, those that were replayed since included",
+    ["topic"],
+)
 LAG = gauge("openledger_consumer_lag_records", "Records not yet committed", ["group", "topic", "partition"])
 HALTED = gauge(
     "openledger_consumer_halted",

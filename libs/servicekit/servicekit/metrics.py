@@ -6,9 +6,13 @@ end with their unit; labels have few values (never an id, a name, or anything a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
+
+# A second series for each counter and histogram, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _PREFIX = "openledger_"
 
@@ -51,3 +55,26 @@ RPC_SECONDS = histogram(
 
 RPCS_RUNNING = gauge("openledger_rpcs_running", "RPCs that run now.", ("method",))
 """What a drain waits for."""
+
+Resource = Literal[
+    "handler_threads",
+    "database_connections",
+    "write_ahead_log",
+    "batch_rows",
+    "question_queue",
+    "adapter_slots",
+]
+"""What a service has only so much of."""
+
+_SATURATION = gauge(
+    "openledger_saturation_ratio",
+    "Part of a bounded resource that is in use: at 1 it is full, above 1 work waits for it.",
+    ("resource",),
+)
+"""Of handler_threads (work of RPC handlers), database_connections, write_ahead_log (unsent bytes), batch_rows (answers computed
+at once), question_queue, adapter_slots."""
+
+
+def saturation(resource: Resource, used: Callable[[], float], limit: float) -> None:
+    """Reports how full a resource is, from now on, whenever it is asked; `used` must be quick and never raise."""
+    _SATURATION.labels(resource).set_function(lambda: used() / limit)

@@ -57,6 +57,22 @@ TRANSACTIONS = counter(
 )
 """Outcomes: signed, succeeded, reverted, replaced, bumped."""
 
+CHAIN_SEEN = gauge(
+    "openledger_relay_chain_seen_timestamp_seconds", "When the chain was last looked at with success."
+)
+"""Unix time, so that its age grows by itself while the node is away."""
+
+CHAIN_HEAD = gauge(
+    "openledger_relay_chain_head_timestamp_seconds", "Time of the chain's latest block when last seen."
+)
+"""An old head is a node that has stopped following its chain, or a chain that has stopped."""
+
+CHAIN_FINALIZED = gauge(
+    "openledger_relay_chain_finalized_timestamp_seconds",
+    "Time of the chain's finalized block when last seen; 0 for none.",
+)
+"""Batches become final no faster than this moves."""
+
 CHAIN_FAILURES = counter("openledger_relay_chain_failures_total", "Questions to the node that failed.")
 """A node that is away, or lies."""
 

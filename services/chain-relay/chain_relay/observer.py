@@ -81,6 +81,9 @@ class Observer:
         if latest is None:
             raise ChainUnavailable("the node has no latest block")
         safe, finalized = self._chain.block("safe"), self._chain.block("finalized")
+        metrics.CHAIN_SEEN.set_to_current_time()
+        metrics.CHAIN_HEAD.set(latest.timestamp)
+        metrics.CHAIN_FINALIZED.set(finalized.timestamp if finalized else 0)
         return Heads(
             latest=latest,
             ledger=self._chain.ledger(latest),

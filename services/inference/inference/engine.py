@@ -96,6 +96,9 @@ class Engine:
         self._stopping = False
         self._adapters = Adapters(decoder, slots, fetch, self._wake)
         self._answer_s = 1.0
+        metrics.bounded("batch_rows", lambda: len(self._rows), limits.max_rows)
+        metrics.bounded("question_queue", lambda: len(self._waiting), limits.max_queue)
+        metrics.bounded("adapter_slots", lambda: len(self._adapters.residency), slots)
 
     def submit(self, question: Question, listener: Listener) -> Ticket:
         """Queues a question. Raises ResourceExhausted when the queue is full, Unavailable when stopping."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from inference.answer import Answer
-from servicekit.metrics import counter, gauge, histogram
+from servicekit.metrics import Resource, counter, gauge, histogram, saturation
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -39,6 +41,11 @@ _UNRECORDED = counter(
     "openledger_inference_unrecorded_answers_total",
     "Answers whose event could not be written to the write-ahead log: each is one that will not be paid for.",
 )
+
+
+def bounded(resource: Resource, used: Callable[[], int], limit: int) -> None:
+    """The engine has only so much of a resource."""
+    saturation(resource, used, limit)
 
 
 def queue_depth(questions: int) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from servicekit.errors import StartupError
+from servicekit.metrics import saturation
 
 _BUSY_TIMEOUT_MS = 10_000
 _POOL_SIZE = 8
@@ -35,13 +36,15 @@ def engine(url: str) -> Engine:
     except Exception:
         raise StartupError(f"database_url {url!r} is not a database URL") from None
     backend = parsed.get_backend_name()
-    if backend == "sqlite":
-        return _sqlite(parsed)
-    if backend == "postgresql":
-        return _postgresql(parsed)
-    raise StartupError(
-        f"database_url {parsed.render_as_string()!r}: only sqlite and postgresql are supported"
-    )
+    if backend not in _OPEN:
+        raise StartupError(
+            f"database_url {parsed.render_as_string()!r}: only sqlite and postgresql are supported"
+        )
+    made = _OPEN[backend](parsed)
+    pool = made.pool
+    assert isinstance(pool, QueuePool)
+    saturation("database_connections", pool.checkedout, _POOL_SIZE + _POOL_OVERFLOW)
+    return made
 
 
 def is_conflict(error: BaseException) -> bool:
@@ -120,3 +123,6 @@ def _postgresql(url: URL) -> Engine:
         pool_pre_ping=True,
         isolation_level="SERIALIZABLE",
     )
+
+
+_OPEN = {"sqlite": _sqlite, "postgresql": _postgresql}

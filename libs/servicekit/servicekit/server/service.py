@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sqlalchemy import Engine, text
@@ -29,6 +28,7 @@ from servicekit.objects import ObjectStore
 from servicekit.outbox import OutboxPublisher
 from servicekit.server.certificates import Certificates
 from servicekit.server.grpc_server import GrpcServer, Registration
+from servicekit.server.handler_threads import HandlerThreads
 from servicekit.server.http import HttpServer
 from servicekit.server.limiter import Limiter
 from servicekit.server.operations import OperationsServer
@@ -153,7 +153,7 @@ class Service:
         """
         loop = asyncio.new_event_loop()
         # Not asyncio.run: it waits without end for handler threads, also for one that hangs.
-        loop.set_default_executor(ThreadPoolExecutor(_HANDLER_THREADS, thread_name_prefix="handler"))
+        loop.set_default_executor(HandlerThreads(_HANDLER_THREADS))
         try:
             loop.run_until_complete(self._run())
             loop.run_until_complete(loop.shutdown_asyncgens())

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from servicekit import crash, delivery_metrics
 from servicekit.files import sync_folder, write_whole
+from servicekit.metrics import saturation
 from servicekit.wal import frames
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,9 @@ class Wal:
         self._current = max([*self._sizes, self.position().segment], default=0)
         self._descriptor = -1
         self._begin_segment()
+        self._sent = self.position()
+        saturation("write_ahead_log", self.unsent_bytes, max_bytes)
+        delivery_metrics.WAL_BYTES.set_function(self.unsent_bytes)
         self._closing = threading.Event()
         self._syncer = threading.Thread(target=self._sync_often, name="wal-fsync", daemon=True)
         self._syncer.start()
@@ -144,11 +148,15 @@ class Wal:
             gone = [number for number in self._sizes if number < min(position.segment, self._current)]
             for number in gone:
                 self._total -= self._sizes.pop(number)
-            unsent = self._total - (position.offset if position.segment in self._sizes else 0)
+            self._sent = position
         for number in gone:
             with crash.step("segment removal"):
                 self._path(number).unlink(missing_ok=True)
-        delivery_metrics.WAL_BYTES.set(unsent)
+
+    def unsent_bytes(self) -> int:
+        """Bytes that were appended and not released yet."""
+        with self._lock:
+            return self._total - (self._sent.offset if self._sent.segment in self._sizes else 0)
 
     def close(self) -> None:
         """Fsync and close. What was appended stays for the next start."""
