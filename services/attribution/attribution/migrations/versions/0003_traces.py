@@ -1,0 +1,21 @@
+"""Answers keep the trace they came by, for the step that goes on with them later."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column(
+        "answers", sa.Column("traceparent", sa.String(length=55), server_default="", nullable=False)
+    )
+
+
+def downgrade() -> None:
+    op.drop_column("answers", "traceparent")
