@@ -17,9 +17,6 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from servicekit import telemetry
 from servicekit.eventlog.base import InRecord, OutRecord
 
-_RECORDED = b"-01"
-"""How a `traceparent` ends whose trace is recorded."""
-
 
 def rpc_attributes(method: str) -> dict[str, str]:
     """Of a method as gRPC writes it: `/package.Service/Method`."""
@@ -40,9 +37,14 @@ def sending(system: str, records: Sequence[OutRecord]) -> Iterator[None]:
     with ExitStack() as spans:
         for record in records:
             parent = next((value for name, value in record.headers if name == "traceparent"), b"")
-            if parent.endswith(_RECORDED):
+            if _is_recorded(parent):
                 spans.enter_context(_send(system, record, parent, len(records)))
         yield
+
+
+def _is_recorded(traceparent: bytes) -> bool:
+    """The lowest bit of its flags; the others mean something else and more may come."""
+    return traceparent[-1:] in b"13579bdf" and traceparent != b""
 
 
 def _send(system: str, record: OutRecord, parent: bytes, together: int) -> AbstractContextManager[Span]:
