@@ -29,6 +29,8 @@ from servicekit.auth import (
     TokenVerifier,
     current_principal,
 )
+from servicekit.auth.claims import roles_in
+from servicekit.auth.discovery import key_source
 from servicekit.errors import InvalidArgument, Unauthenticated, Unavailable
 
 ISSUER, AUDIENCE = "https://login.example", "openledger"
@@ -44,16 +46,24 @@ class Provider:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                outer.reads += 1
-                self.send_response(200)
+                if self.path.startswith("/.well-known"):
+                    body = json.dumps(outer.configuration).encode()
+                else:
+                    outer.reads += 1
+                    body = outer.key_set()
+                self.send_response(302 if self.path == "/moved" else 200)
+                if self.path == "/moved":
+                    self.send_header("Location", outer.url)
                 self.end_headers()
-                self.wfile.write(outer.key_set())
+                self.wfile.write(body)
 
             def log_message(self, *args: object) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/jwks"
+        self.issuer = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"{self.issuer}/jwks"
+        self.configuration: Any = {"issuer": self.issuer, "jwks_uri": self.url}
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def add(self, kid: str, algorithm: str = "ES256") -> None:
@@ -194,6 +204,93 @@ def test_roles_may_stand_deeper_in_the_token(provider: Provider) -> None:
     token = provider.sign("one", realm_access={"roles": ["auditor"]})
     assert verifier.verify(token).roles == {"auditor"}
     assert verifier.verify(provider.sign("one", realm_access="auditor")).roles == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("claim", "value"),
+    [
+        ("https://openledger.example/roles", ["curator", "user"]),
+        ("scope", "curator  user"),
+        ("groups", {"curator": {}, "user": 1}),
+        ("realm_access.roles", ["curator", 7, None, "user"]),
+    ],
+)
+def test_roles_are_read_in_each_form_that_providers_give_them(claim: str, value: object) -> None:
+    claims = {claim: value} if "//" in claim or "." not in claim else {"realm_access": {"roles": value}}
+    assert roles_in(claims, claim) == {"curator", "user"}
+
+
+@pytest.mark.parametrize("value", [7, True, None, 1.5])
+def test_roles_of_a_form_that_is_not_understood_are_none(value: object) -> None:
+    assert roles_in({"roles": value}, "roles") == frozenset()
+    assert roles_in({}, "roles") == frozenset()
+
+
+def test_an_issuers_name_is_enough_to_find_its_keys(provider: Provider) -> None:
+    verifier = TokenVerifier(KeySet(key_source(provider.issuer)), ISSUER, AUDIENCE)
+    assert verifier.verify(provider.sign("one")).name == "ann"
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        {"issuer": "https://evil.example", "jwks_uri": "https://evil.example/jwks"},
+        {"jwks_uri": "https://evil.example/jwks"},
+        {"issuer": "?", "jwks_uri": "http://evil.example/jwks"},
+        {"issuer": "?", "jwks_uri": "file:///etc/passwd"},
+        {"issuer": "?", "jwks_uri": 7},
+        ["no object"],
+    ],
+)
+def test_a_configuration_that_cannot_be_believed_gives_no_keys(
+    provider: Provider, configuration: Any
+) -> None:
+    if isinstance(configuration, dict) and configuration.get("issuer") == "?":
+        configuration = {**configuration, "issuer": provider.issuer}
+    provider.configuration = configuration
+    with pytest.raises(Unavailable):
+        TokenVerifier(KeySet(key_source(provider.issuer)), ISSUER, AUDIENCE).verify(provider.sign("one"))
+    assert provider.reads == 0
+
+
+def test_a_redirect_is_not_followed_to_keys(provider: Provider) -> None:
+    with pytest.raises(Unavailable):
+        TokenVerifier(KeySet(f"{provider.issuer}/moved"), ISSUER, AUDIENCE).verify(provider.sign("one"))
+
+
+def test_keys_that_were_not_renewed_for_too_long_let_nobody_in(provider: Provider) -> None:
+    now = [0.0]
+    keys = KeySet(provider.url, max_age_s=600, max_stale_s=3600, clock=lambda: now[0])
+    verifier, token = TokenVerifier(keys, ISSUER, AUDIENCE), provider.sign("one")
+    verifier.verify(token)
+    provider.close()
+    now[0] += 3600
+    assert verifier.verify(token).name == "ann"
+    now[0] += 1
+    with pytest.raises(Unavailable):
+        verifier.verify(token)
+
+
+def test_an_issuer_that_hangs_holds_up_one_caller_not_all(provider: Provider) -> None:
+    """The keys are old, and reading them takes for ever: who is known is let in meanwhile."""
+    now, asked, answer = [0.0], threading.Event(), threading.Event()
+
+    def source() -> str:
+        if now[0]:
+            asked.set()
+            answer.wait(20)
+        return provider.url
+
+    verifier = TokenVerifier(KeySet(source, max_age_s=600, clock=lambda: now[0]), ISSUER, AUDIENCE)
+    token = provider.sign("one")
+    verifier.verify(token)
+    now[0] += 601
+    held_up = threading.Thread(target=verifier.verify, args=(token,))
+    held_up.start()
+    assert asked.wait(20)
+    assert verifier.verify(token).name == "ann"
+    answer.set()
+    held_up.join(20)
 
 
 def development_verifier(state_dir: Path) -> TokenVerifier:
