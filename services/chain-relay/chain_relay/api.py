@@ -11,7 +11,9 @@ from openledger.settlement.v1 import settlement_pb2 as pb
 from openledger.settlement.v1 import settlement_pb2_grpc
 
 from chain_relay.settlement import Settlement
+from servicekit.auth import current_principal
 from servicekit.errors import InvalidArgument
+from servicekit.request_ids import RequestId
 
 _PAGE = 100
 _WATCH_INTERVAL_S = 0.2
@@ -31,7 +33,9 @@ class SettlementApi(settlement_pb2_grpc.SettlementServiceServicer):
         return await asyncio.to_thread(self._settlement.info)
 
     async def FlushBatch(self, request: pb.FlushBatchRequest, context: Context) -> pb.FlushBatchResponse:
-        return await asyncio.to_thread(self._settlement.flush, request.request_id)
+        return await asyncio.to_thread(
+            self._settlement.flush, RequestId.of(current_principal().name, request)
+        )
 
     async def GetBatch(self, request: pb.GetBatchRequest, context: Context) -> pb.Batch:
         return await asyncio.to_thread(self._settlement.batch, request.name)
@@ -75,7 +79,9 @@ class SettlementApi(settlement_pb2_grpc.SettlementServiceServicer):
     async def ProposeRewardRoot(
         self, request: pb.ProposeRewardRootRequest, context: Context
     ) -> pb.RewardRoot:
-        return await asyncio.to_thread(self._settlement.propose, request.request_id)
+        return await asyncio.to_thread(
+            self._settlement.propose, RequestId.of(current_principal().name, request)
+        )
 
     async def GetRewardRoot(self, request: pb.GetRewardRootRequest, context: Context) -> pb.RewardRoot:
         return await asyncio.to_thread(self._settlement.reward_root, request.name)

@@ -26,6 +26,7 @@ from chain_relay.tables import BatchState
 from chain_relay.web3_chain import Web3Chain, connect
 from servicekit.database import run_in_transaction
 from servicekit.errors import StartupError
+from servicekit.request_ids import pruning
 from servicekit.server import Service
 
 _CHAIN_PATIENCE_S = 30.0
@@ -71,6 +72,7 @@ def build(settings: Settings) -> Service:
     terms = Terms(settings.rates, settings.split, settings.accounts)
     service.add_consumer(events.GROUP, events.handlers(terms))
     service.add_thread("relay", relay.run)
+    service.add_thread("request-ids", pruning(service.engine, settings.request_id_ttl_s))
     return service
 
 

@@ -17,9 +17,7 @@ from chain_relay.tables import RewardRoot
 from identity.names import BatchName, RewardRootName
 from servicekit.database import reading
 from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
-
-_FLUSH = "FlushBatch"
-_PROPOSE = "ProposeRewardRoot"
+from servicekit.request_ids import RequestId
 
 
 class Settlement:
@@ -66,9 +64,9 @@ class Settlement:
             baseline_gas_per_event=ledger.baseline_gas,
         )
 
-    def flush(self, request_id: str) -> settlement_pb2.FlushBatchResponse:
+    def flush(self, asked: RequestId) -> settlement_pb2.FlushBatchResponse:
         """Seals what waits now; the same batch again for the same request."""
-        made = self._relay.seal_now(_once(_FLUSH, request_id))
+        made = self._relay.seal_now(_once(asked))
         if not made:
             return settlement_pb2.FlushBatchResponse()
         return settlement_pb2.FlushBatchResponse(batch=self.batch(made))
@@ -154,10 +152,10 @@ class Settlement:
             )
         return response, skip + limit < len(rows)
 
-    def propose(self, request_id: str) -> settlement_pb2.RewardRoot:
+    def propose(self, asked: RequestId) -> settlement_pb2.RewardRoot:
         """Makes the next reward root; the same one again for the same request. Raises FailedPrecondition."""
         try:
-            made = self._relay.make_reward_root(_once(_PROPOSE, request_id))
+            made = self._relay.make_reward_root(_once(asked))
         except ChainUnavailable as error:
             raise Unavailable(
                 "CHAIN_UNAVAILABLE", f"the chain does not answer: {error}", retry_after_s=1
@@ -220,15 +218,15 @@ class Settlement:
             ) from error
 
 
-def _once(rpc: str, request_id: str) -> Callable[[Session, Callable[[], str]], str]:
+def _once(asked: RequestId) -> Callable[[Session, Callable[[], str]], str]:
     """Runs a making within its transaction, unless the request made something before; returns what it made."""
 
     def once(session: Session, make: Callable[[], str]) -> str:
-        known = store.made_by(session, rpc, request_id)
+        known = asked.made(session)
         if known is not None:
             return known
         made = make()
-        store.note_request(session, rpc, request_id, made)
+        asked.remember(session, made)
         return made
 
     return once

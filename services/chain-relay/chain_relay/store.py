@@ -16,14 +16,12 @@ from chain_relay.tables import (
     JournalEntry,
     Ledger,
     Outcome,
-    Request,
     RewardRoot,
     ScoredAnswer,
     SignedTransaction,
 )
 from identity.evm_merkle import EvmMerkleTree
 from identity.leaf import AttributionLeaf
-from servicekit.database import utc_now
 from servicekit.errors import FailedPrecondition, NotFound
 
 
@@ -153,20 +151,6 @@ def totals(session: Session) -> tuple[int, int, int]:
 def waiting_count(session: Session) -> int:
     """Answers in no batch."""
     return session.scalar(select(func.count()).where(ScoredAnswer.batch_seq.is_(None))) or 0
-
-
-def made_by(session: Session, rpc: str, request_id: str) -> str | None:
-    """Name of what a request made before; None for a new request."""
-    if not request_id:
-        return None
-    row = session.get(Request, (rpc, request_id))
-    return None if row is None else row.made
-
-
-def note_request(session: Session, rpc: str, request_id: str, made: str) -> None:
-    """Remembers what a request made, in the transaction that made it."""
-    if request_id:
-        session.add(Request(rpc=rpc, request_id=request_id, made=made, time=utc_now()))
 
 
 _ON_CHAIN = (BatchState.COMMITTED, BatchState.SETTLED, BatchState.FINAL)

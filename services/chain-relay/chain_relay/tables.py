@@ -21,12 +21,16 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from servicekit.database import UtcDateTime, new_metadata
+from servicekit.request_ids import add_request_ids
 
 
 class Base(DeclarativeBase):
     """All tables of this service, with outbox and inbox."""
 
     metadata = new_metadata()
+
+
+add_request_ids(Base.metadata)
 
 
 class Amount(TypeDecorator[int]):
@@ -247,15 +251,3 @@ class RewardAccount(Base):
     address: Mapped[str] = mapped_column(String(42), primary_key=True)
     position: Mapped[int] = mapped_column(Integer)
     cumulative: Mapped[int] = mapped_column(Amount)
-
-
-class Request(Base):
-    """What a mutation with a request_id made, so that a repeat answers the same (AIP-155)."""
-
-    __tablename__ = "request"
-
-    rpc: Mapped[str] = mapped_column(String(64), primary_key=True)
-    request_id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    made: Mapped[str] = mapped_column(String(128))
-    """Name of what was made; "" when nothing was."""
-    time: Mapped[datetime] = mapped_column(UtcDateTime)

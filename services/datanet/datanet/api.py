@@ -25,6 +25,7 @@ from datanet.stream import contribute
 from identity.names import ContributorName, DatanetName, RecordName, SnapshotName
 from servicekit.auth import current_principal
 from servicekit.objects import ObjectStore
+from servicekit.request_ids import RequestId
 from servicekit.server import check_cancelled
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -45,7 +46,9 @@ class DatanetApi(DatanetServiceServicer):
         """See the proto."""
         name = names.parse("datanet_id", DatanetName, f"datanets/{request.datanet_id}")
         asked = convert.to_datanet(str(name), request.datanet)
-        made = await asyncio.to_thread(self._registry.create, current_principal(), asked, request.request_id)
+        principal = current_principal()
+        once = RequestId.of(principal.name, request)
+        made = await asyncio.to_thread(self._registry.create, principal, asked, once)
         return convert.datanet(made)
 
     async def GetDatanet(self, request: pb.GetDatanetRequest, context: Context) -> pb.Datanet:
@@ -67,9 +70,9 @@ class DatanetApi(DatanetServiceServicer):
         text = f"{request.parent}/contributors/{request.contributor_id}"
         name = names.parse("contributor_id", ContributorName, text)
         asked = convert.to_contributor(str(name), request.contributor)
-        made = await asyncio.to_thread(
-            self._registry.register, current_principal(), asked, request.request_id
-        )
+        principal = current_principal()
+        once = RequestId.of(principal.name, request)
+        made = await asyncio.to_thread(self._registry.register, principal, asked, once)
         return convert.contributor(made)
 
     async def ListContributors(
@@ -95,9 +98,9 @@ class DatanetApi(DatanetServiceServicer):
         """See the proto."""
         name = names.parse("name", RecordName, request.name)
         accept = request.decision == pb.RECORD_STATE_ACCEPTED
-        record = await asyncio.to_thread(
-            self._review.decide, current_principal(), name, accept, request.reason
-        )
+        principal = current_principal()
+        once = RequestId.of(principal.name, request)
+        record = await asyncio.to_thread(self._review.decide, principal, name, accept, request.reason, once)
         return convert.record(record)
 
     async def WithdrawRecord(self, request: pb.WithdrawRecordRequest, context: Context) -> pb.Record:
@@ -126,9 +129,9 @@ class DatanetApi(DatanetServiceServicer):
         """See the proto."""
         parent = names.parse("parent", DatanetName, request.parent)
         rule = convert.to_split_rule(parent, request)
-        snapshot = await asyncio.to_thread(
-            self._sealing.seal, current_principal(), parent, rule, request.request_id, check_cancelled
-        )
+        principal = current_principal()
+        once = RequestId.of(principal.name, request)
+        snapshot = await asyncio.to_thread(self._sealing.seal, principal, parent, rule, once, check_cancelled)
         return convert.snapshot(snapshot)
 
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.Snapshot:

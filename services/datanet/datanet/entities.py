@@ -85,7 +85,6 @@ class Snapshot:
     rejected: tuple[tuple[str, int], ...]
     """(rule, records) by rule."""
     seal_time: datetime
-    request_id: str = ""
 
     @property
     def name(self) -> str:

@@ -18,6 +18,7 @@ from identity.names import ContributorName, DatanetName
 from servicekit.auth import Principal
 from servicekit.database import reading, run_in_transaction, utc_now
 from servicekit.errors import AlreadyExists, InvalidArgument, NotFound
+from servicekit.request_ids import RequestId
 
 _MAX_TEXT = 10_000
 _MAX_PRINCIPAL = 256
@@ -30,7 +31,7 @@ class Registry:
         self._engine = engine
         self._gate_items = gate_items
 
-    def create(self, principal: Principal, asked: Datanet, request_id: str) -> Datanet:
+    def create(self, principal: Principal, asked: Datanet, request: RequestId) -> Datanet:
         """Makes a Datanet owned by the principal; the same request again answers the same Datanet.
 
         Raises InvalidArgument naming the fields, NotFound for gate items that are not stored, AlreadyExists.
@@ -45,14 +46,14 @@ class Registry:
             self._gate_items.get(made.policy.gate_items_digest)
 
         def insert(session: Session) -> Datanet:
-            found = store.datanets.get(session, DatanetName.parse(made.name))
-            if found is None:
-                store.datanets.add(session, made, request_id)
-                return made
-            existing, its_request = found
-            if request_id and request_id == its_request and existing.owner == principal.name:
-                return existing
-            raise AlreadyExists("datanet", made.name)
+            done = request.made(session)
+            if done is not None:
+                return find_datanet(session, DatanetName.parse(done))
+            if store.datanets.get(session, DatanetName.parse(made.name)) is not None:
+                raise AlreadyExists("datanet", made.name)
+            store.datanets.add(session, made)
+            request.remember(session, made.name)
+            return made
 
         return run_in_transaction(self._engine, insert)
 
@@ -68,7 +69,7 @@ class Registry:
             found = store.datanets.page(session, after, size + 1)
         return paging.cut(found, size, lambda each: DatanetName.parse(each.name).datanet)
 
-    def register(self, principal: Principal, asked: Contributor, request_id: str) -> Contributor:
+    def register(self, principal: Principal, asked: Contributor, request: RequestId) -> Contributor:
         """Registers a contributor as the Datanet's owner; the same request again answers the same contributor.
 
         Raises NotFound, PermissionDenied, InvalidArgument naming the fields, AlreadyExists when the id, or the
@@ -81,17 +82,17 @@ class Registry:
         def insert(session: Session) -> Contributor:
             datanet = find_datanet(session, parent)
             check_curator(principal, datanet, "datanet.contributors.write")
+            done = request.made(session)
+            if done is not None:
+                return find_contributor(session, ContributorName.parse(done))
             _check_contributor(made, datanet)
-            found = store.contributors.get(session, name)
-            if found is not None:
-                existing, its_request = found
-                if request_id and request_id == its_request:
-                    return existing
+            if store.contributors.get(session, name) is not None:
                 raise AlreadyExists("contributor", made.name)
             other = store.contributors.of_principal(session, parent, made.principal)
             if other is not None:
                 raise AlreadyExists("contributor of this principal", other.name)
-            store.contributors.add(session, made, request_id)
+            store.contributors.add(session, made)
+            request.remember(session, made.name)
             return made
 
         return run_in_transaction(self._engine, insert)
@@ -112,7 +113,7 @@ def find_datanet(session: Session, name: DatanetName) -> Datanet:
     found = store.datanets.get(session, name)
     if found is None:
         raise NotFound("datanet", str(name))
-    return found[0]
+    return found
 
 
 def find_contributor(session: Session, name: ContributorName) -> Contributor:
@@ -121,7 +122,7 @@ def find_contributor(session: Session, name: ContributorName) -> Contributor:
     if found is None:
         find_datanet(session, DatanetName(name.datanet))
         raise NotFound("contributor", str(name))
-    return found[0]
+    return found
 
 
 def _check_contributor(made: Contributor, datanet: Datanet) -> None:

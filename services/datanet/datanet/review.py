@@ -17,6 +17,7 @@ from identity.names import ContributorName, DatanetName, RecordName
 from servicekit.auth import Principal
 from servicekit.database import reading, run_in_transaction
 from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound
+from servicekit.request_ids import RequestId
 
 _MAX_PAGE_BYTES = 1 << 20
 
@@ -27,8 +28,11 @@ class Review:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def decide(self, principal: Principal, name: RecordName, accept: bool, reason: str) -> StoredRecord:
-        """Accepts or rejects a record; the same decision again changes nothing.
+    def decide(
+        self, principal: Principal, name: RecordName, accept: bool, reason: str, request: RequestId
+    ) -> StoredRecord:
+        """Accepts or rejects a record; the same decision again changes nothing, and a late repeat of a request that was
+        done does not undo what was decided since.
 
         Raises NotFound, PermissionDenied, InvalidArgument for a rejection without a reason, FailedPrecondition for a
         record that was withdrawn or that a rule rejected.
@@ -44,6 +48,9 @@ class Review:
             datanet = find_datanet(session, DatanetName(name.datanet))
             check_curator(principal, datanet, "datanet.records.review")
             record = _find(session, name)
+            if request.made(session) is not None:
+                return record
+            request.remember(session, str(name))
             if record.state is state and record.rule in ("", REVIEW):
                 return record
             if record.state is RecordState.WITHDRAWN:

@@ -25,6 +25,7 @@ from servicekit.auth import Principal
 from servicekit.database import reading, run_in_transaction, utc_now
 from servicekit.errors import FailedPrecondition, NotFound
 from servicekit.objects import ObjectStore
+from servicekit.request_ids import RequestId
 
 
 class Sealing:
@@ -41,7 +42,7 @@ class Sealing:
         principal: Principal,
         name: DatanetName,
         rule: SplitRule,
-        request_id: str,
+        request: RequestId,
         check_cancelled: Callable[[], None],
     ) -> Snapshot:
         """The next snapshot; the same request again answers the same one.
@@ -54,7 +55,7 @@ class Sealing:
             with reading(self._engine) as session:
                 datanet = find_datanet(session, name)
                 check_curator(principal, datanet, "datanet.snapshots.seal")
-                done = store.snapshots.by_request(session, name, request_id)
+                done = _sealed(session, request)
                 if done is not None:
                     return done
                 records = store.records.accepted(session, name)
@@ -67,12 +68,13 @@ class Sealing:
             check_cancelled()
 
             def insert(session: Session) -> Snapshot:
-                done = store.snapshots.by_request(session, name, request_id)
+                done = _sealed(session, request)
                 if done is not None:
                     return done
                 number = store.snapshots.last_number(session, name) + 1
-                made = self._name(datanet, number, sealed, rule, contributors, rejected, request_id)
+                made = self._name(datanet, number, sealed, rule, contributors, rejected)
                 store.snapshots.add(session, made)
+                request.remember(session, made.name)
                 events.snapshot_sealed(session, made, datanet)
                 return made
 
@@ -119,7 +121,6 @@ class Sealing:
         rule: SplitRule,
         contributors: Sequence[Contributor],
         rejected: dict[str, int],
-        request_id: str,
     ) -> Snapshot:
         """Writes the manifest under a number. Writing it again, or under a number that is not used, harms no one."""
         manifest_bytes = manifest_format.manifest(sealed, datanet, number, rule, contributors, rejected)
@@ -136,5 +137,10 @@ class Sealing:
             contributors=sealed.contributors,
             rejected=tuple(sorted(rejected.items())),
             seal_time=utc_now(),
-            request_id=request_id,
         )
+
+
+def _sealed(session: Session, request: RequestId) -> Snapshot | None:
+    """The snapshot that a request made before."""
+    done = request.made(session)
+    return None if done is None else store.snapshots.get(session, SnapshotName.parse(done))

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from openledger.trainer.v1.trainer_pb2_grpc import add_TrainerServiceServicer_to_server
 
+from servicekit.request_ids import pruning
 from servicekit.server import Service, serve
 from servicekit.topics import DATANET_SNAPSHOT_V1
 from trainer import events
@@ -45,6 +46,7 @@ def build(settings: TrainerSettings, runner: JobRunner | None = None) -> Service
     service.add_servicer(add_TrainerServiceServicer_to_server, api)
     sealed = {"openledger.datanet.v1.SnapshotSealed": events.snapshot_sealed}
     service.add_consumer("trainer", {DATANET_SNAPSHOT_V1: sealed})
+    service.add_thread("request-ids", pruning(service.engine, settings.request_id_ttl_s))
     service.add_thread("reconciler", partial(reconciler.run, interval_s=settings.poll_interval_s))
     service.add_thread(
         "base models", partial(base_models.import_missing, settings.state_dir, settings.object_store)

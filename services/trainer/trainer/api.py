@@ -161,7 +161,7 @@ class TrainerApi(TrainerServiceServicer):
         """See the proto."""
         name = names.parse("name", ModelVersionName, request.name)
         return convert.version(
-            await asyncio.to_thread(self._promotion.promote, current_principal(), name, request.override)
+            await asyncio.to_thread(self._promotion.promote, current_principal(), name, request)
         )
 
     async def CreatePromotionOverride(

@@ -15,15 +15,14 @@ from servicekit.auth import Principal
 from servicekit.database import reading, run_in_transaction
 from servicekit.errors import InvalidArgument, NotFound
 from servicekit.objects import ObjectStore
+from servicekit.request_ids import RequestId
 from trainer.assessment import Intent
 from trainer.entities import Evaluation, JobKind
 from trainer.evaluation.message import report_message
-from trainer.store import evaluations, jobs, requests, versions
+from trainer.store import evaluations, jobs, versions
 
 if TYPE_CHECKING:
     from trainer.evaluation.job import SuiteOrder
-
-_METHOD = "EvaluateModelVersion"
 
 
 class Evaluations:
@@ -40,9 +39,10 @@ class Evaluations:
 
         Raises NotFound for the version, InvalidArgument for a suite.
         """
+        asked = RequestId.of(principal.name, request)
 
         def start(session: Session) -> Evaluation:
-            known = requests.made(session, principal.name, _METHOD, request.request_id, request)
+            known = asked.made(session)
             if known is not None:
                 return _found(evaluations.get(session, known), known)
             version = versions.get(session, name)
@@ -52,9 +52,7 @@ class Evaluations:
             evaluation = evaluations.standing(session, name, suites)
             if evaluation is None:
                 evaluation = evaluations.add(session, jobs.add(session, JobKind.EVALUATE), name, suites)
-            requests.remember(
-                session, principal.name, _METHOD, request.request_id, request, evaluation.job.id
-            )
+            asked.remember(session, evaluation.job.id)
             return evaluation
 
         return run_in_transaction(self._engine, start)

@@ -15,13 +15,13 @@ from servicekit.auth import Principal
 from servicekit.database import run_in_transaction
 from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied
 from servicekit.objects import ObjectStore
+from servicekit.request_ids import RequestId
 from trainer import events, metrics
 from trainer.entities import Override, Version, VersionState
 from trainer.evaluation.message import blocking_findings
-from trainer.store import overrides, requests, versions
+from trainer.store import overrides, versions
 
 _PASS = "pass"
-_METHOD = "CreatePromotionOverride"
 _APPROVE = "trainer.overrides.approve"
 
 
@@ -32,15 +32,23 @@ class Promotion:
         self._engine = engine
         self._objects = objects
 
-    def promote(self, principal: Principal, name: ModelVersionName, override: str) -> Version:
-        """Serves a version and retires the one served before. Serving what is served changes nothing.
+    def promote(
+        self, principal: Principal, name: ModelVersionName, request: pb.PromoteModelVersionRequest
+    ) -> Version:
+        """Serves a version and retires the one served before. Serving what is served changes nothing, and a late
+        repeat of a request that was done does not bring back a version that was retired since.
 
         Raises NotFound; FailedPrecondition without a report, when the gate did not pass and no approved
         override of this very report is given.
         """
 
+        asked, override = RequestId.of(principal.name, request), request.override
+
         def promote(session: Session) -> Version:
             version = _found(versions.get(session, name), name)
+            if asked.made(session) is not None:
+                return version
+            asked.remember(session, str(name))
             if version.state is VersionState.PROMOTED:
                 return version
             reason = self._reason(session, version, override)
@@ -67,9 +75,10 @@ class Promotion:
     ) -> Override:
         """Asks to promote against the gate. Raises NotFound; FailedPrecondition without a report or when it
         passed."""
+        asked = RequestId.of(principal.name, request)
 
         def create(session: Session) -> Override:
-            known = requests.made(session, principal.name, _METHOD, request.request_id, request)
+            known = asked.made(session)
             if known is not None:
                 return _override(session, known)
             version = _found(versions.get(session, name), name)
@@ -79,7 +88,7 @@ class Promotion:
                     "OVERRIDE_NOT_NEEDED", f"{name} passed its gate; promote it", subject=str(name)
                 )
             made = overrides.add(session, version, request.reason, principal.name)
-            requests.remember(session, principal.name, _METHOD, request.request_id, request, made.id)
+            asked.remember(session, made.id)
             return made
 
         return run_in_transaction(self._engine, create)

@@ -17,6 +17,7 @@ from servicekit.auth import Principal
 from servicekit.database import reading, run_in_transaction
 from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound
 from servicekit.objects import ObjectStore
+from servicekit.request_ids import RequestId
 from trainer import convert, events, names, paging
 from trainer.assessment import Intent, assess
 from trainer.base_models import BaseModel, BaseModels
@@ -25,10 +26,8 @@ from trainer.estimate import expected_seconds
 from trainer.facts import DataFacts, FactsReader, combine
 from trainer.jobs.files import SnapshotInput
 from trainer.spec import EffectiveSpec, SpecError, resolve
-from trainer.store import jobs, requests, runs, snapshots
+from trainer.store import jobs, runs, snapshots
 from trainer.suggestion import suggest
-
-_METHOD = "CreateTrainingRun"
 
 
 @dataclass(frozen=True)
@@ -81,14 +80,15 @@ class Runs:
     def create(self, principal: Principal, request: pb.CreateTrainingRunRequest) -> Run:
         """Accepts a run; it is queued when this returns. Raises as `assess`."""
         model = names.parse("model", ModelName, request.model).model
+        asked = RequestId.of(principal.name, request)
         with reading(self._engine) as session:
-            known = requests.made(session, principal.name, _METHOD, request.request_id, request)
+            known = asked.made(session)
             if known is not None:
                 return _found(runs.get(session, known), known)
         assessed = self.assess(request.base_model, request.snapshots, request.spec, request.intent)
 
         def create(session: Session) -> Run:
-            again = requests.made(session, principal.name, _METHOD, request.request_id, request)
+            again = asked.made(session)
             if again is not None:
                 return _found(runs.get(session, again), again)
             run = Run(
@@ -106,7 +106,7 @@ class Runs:
                 tokens_per_s=0.0,
             )
             runs.add(session, run)
-            requests.remember(session, principal.name, _METHOD, request.request_id, request, run.job.id)
+            asked.remember(session, run.job.id)
             events.run_changed(session, run)
             return run
 

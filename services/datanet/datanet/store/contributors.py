@@ -10,10 +10,10 @@ from datanet.store.tables import ContributorRow
 from identity.names import ContributorName, DatanetName
 
 
-def get(session: Session, name: ContributorName) -> tuple[Contributor, str] | None:
-    """The contributor and the request id that registered it."""
+def get(session: Session, name: ContributorName) -> Contributor | None:
+    """The contributor of this name."""
     row = session.get(ContributorRow, (name.datanet, name.contributor))
-    return (_contributor(row), row.request_id) if row else None
+    return _contributor(row) if row else None
 
 
 def of_principal(session: Session, name: DatanetName, principal: str) -> Contributor | None:
@@ -25,7 +25,7 @@ def of_principal(session: Session, name: DatanetName, principal: str) -> Contrib
     return _contributor(row) if row else None
 
 
-def add(session: Session, made: Contributor, request_id: str) -> None:
+def add(session: Session, made: Contributor) -> None:
     """Inserts a contributor."""
     name = ContributorName.parse(made.name)
     session.add(
@@ -40,7 +40,6 @@ def add(session: Session, made: Contributor, request_id: str) -> None:
             accepted_count=0,
             pending_count=0,
             rejected_count=0,
-            request_id=request_id,
         )
     )
     session.flush()

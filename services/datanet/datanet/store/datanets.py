@@ -10,13 +10,13 @@ from datanet.store.tables import DatanetRow
 from identity.names import DatanetName
 
 
-def get(session: Session, name: DatanetName) -> tuple[Datanet, str] | None:
-    """The Datanet and the request id that made it."""
+def get(session: Session, name: DatanetName) -> Datanet | None:
+    """The Datanet of this name."""
     row = session.get(DatanetRow, name.datanet)
-    return (_datanet(row), row.request_id) if row else None
+    return _datanet(row) if row else None
 
 
-def add(session: Session, made: Datanet, request_id: str) -> None:
+def add(session: Session, made: Datanet) -> None:
     """Inserts a Datanet; its time must be set."""
     session.add(
         DatanetRow(
@@ -29,7 +29,6 @@ def add(session: Session, made: Datanet, request_id: str) -> None:
             policy=made.policy.to_json(),
             treasury_address=made.treasury_address,
             create_time=made.create_time,
-            request_id=request_id,
         )
     )
     session.flush()

@@ -19,17 +19,6 @@ def get(session: Session, name: SnapshotName) -> Snapshot | None:
     return _snapshot(row) if row else None
 
 
-def by_request(session: Session, name: DatanetName, request_id: str) -> Snapshot | None:
-    """The snapshot that a request made; none for "", which names no request."""
-    if not request_id:
-        return None
-    query = select(SnapshotRow).where(
-        SnapshotRow.datanet == name.datanet, SnapshotRow.request_id == request_id
-    )
-    row = session.scalars(query).one_or_none()
-    return _snapshot(row) if row else None
-
-
 def last_number(session: Session, name: DatanetName) -> int:
     """0 when nothing was sealed."""
     query = select(func.max(SnapshotRow.number)).where(SnapshotRow.datanet == name.datanet)
@@ -62,7 +51,6 @@ def add(session: Session, made: Snapshot) -> None:
                 "rejected": [list(each) for each in made.rejected],
             },
             seal_time=made.seal_time,
-            request_id=made.request_id or None,
         )
     )
     session.flush()
@@ -82,7 +70,6 @@ def _snapshot(row: SnapshotRow) -> Snapshot:
         contributors=tuple(Count(*each) for each in row.counts["contributors"]),
         rejected=tuple((rule, total) for rule, total in row.counts["rejected"]),
         seal_time=row.seal_time,
-        request_id=row.request_id or "",
     )
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import JSON
 
 from servicekit.database import UtcDateTime, new_metadata
+from servicekit.request_ids import add_request_ids
 
 _BIG = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers rows only of exactly INTEGER
 
@@ -22,6 +23,9 @@ class Base(DeclarativeBase):
     """With `outbox` and `inbox`."""
 
     metadata = new_metadata()
+
+
+add_request_ids(Base.metadata)
 
 
 class DatanetRow(Base):
@@ -38,7 +42,6 @@ class DatanetRow(Base):
     policy: Mapped[dict[str, Any]] = mapped_column(JSON)
     treasury_address: Mapped[str] = mapped_column(String(42))
     create_time: Mapped[datetime] = mapped_column(UtcDateTime)
-    request_id: Mapped[str] = mapped_column(String(64))
 
 
 class ContributorRow(Base):
@@ -56,7 +59,6 @@ class ContributorRow(Base):
     accepted_count: Mapped[int] = mapped_column(BigInteger)
     pending_count: Mapped[int] = mapped_column(BigInteger)
     rejected_count: Mapped[int] = mapped_column(BigInteger)
-    request_id: Mapped[str] = mapped_column(String(64))
 
     __table_args__ = (
         ForeignKeyConstraint(["datanet"], ["datanets.id"]),
@@ -114,10 +116,5 @@ class SnapshotRow(Base):
     counts: Mapped[dict[str, Any]] = mapped_column(JSON)
     """{"splits": [[name, records, clusters]], "contributors": the same, "rejected": [[rule, records]]}."""
     seal_time: Mapped[datetime] = mapped_column(UtcDateTime)
-    request_id: Mapped[str | None] = mapped_column(String(64))
-    """None when the caller gave none: it may seal any number of times."""
 
-    __table_args__ = (
-        ForeignKeyConstraint(["datanet"], ["datanets.id"]),
-        Index("snapshots_by_request", "datanet", "request_id", unique=True),
-    )
+    __table_args__ = (ForeignKeyConstraint(["datanet"], ["datanets.id"]),)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import JSON
 
 from servicekit.database import UtcDateTime, new_metadata
+from servicekit.request_ids import add_request_ids
 
 _NAME = String(160)
 _DIGEST = String(71)
@@ -21,6 +22,9 @@ class Base(DeclarativeBase):
     """With `outbox` and `inbox`."""
 
     metadata = new_metadata()
+
+
+add_request_ids(Base.metadata)
 
 
 class SnapshotRow(Base):
@@ -131,15 +135,3 @@ class OverrideRow(Base):
     approver: Mapped[str] = mapped_column(_PRINCIPAL)
     create_time: Mapped[datetime] = mapped_column(UtcDateTime)
     approve_time: Mapped[datetime | None] = mapped_column(UtcDateTime)
-
-
-class RequestRow(Base):
-    """What a request id made: the same id from the same principal answers the same resource."""
-
-    __tablename__ = "requests"
-
-    principal: Mapped[str] = mapped_column(_PRINCIPAL, primary_key=True)
-    method: Mapped[str] = mapped_column(String(64), primary_key=True)
-    request_id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(_DIGEST)
-    resource: Mapped[str] = mapped_column(_NAME)

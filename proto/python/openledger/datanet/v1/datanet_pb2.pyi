@@ -664,22 +664,26 @@ class ReviewRecordRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`datanets/{datanet}/records/{sha256 hex}`."""
     decision: Global___RecordState.ValueType
     """RECORD_STATE_ACCEPTED or RECORD_STATE_REJECTED."""
     reason: _builtins.str
     """Why; required to reject."""
+    request_id: _builtins.str
+    """Makes retries safe: a late repeat does not undo what was decided since."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         decision: Global___RecordState.ValueType = ...,
         reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "name", b"name", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
