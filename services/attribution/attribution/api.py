@@ -14,7 +14,9 @@ from openledger.attribution.v1.attribution_pb2_grpc import AttributionServiceSer
 from sqlalchemy import Engine
 
 from attribution import convert, store
+from attribution.access import check_reader, reads_all
 from attribution.summary import summarize
+from servicekit.auth import current_principal
 from servicekit.database import reading
 from servicekit.errors import InvalidArgument, NotFound
 
@@ -33,7 +35,10 @@ class AttributionApi(AttributionServiceServicer):
         self._engine = engine
 
     async def GetAttribution(self, request: pb.GetAttributionRequest, context: Context) -> pb.Attribution:
-        """See the proto. A waiting call also waits for an answer that is not known yet: its event may be on its way."""
+        """See the proto. A waiting call also waits for an answer that is not known yet: its event may be on its way.
+
+        Raises NotFound, PermissionDenied to all but who asked and the roles that read all.
+        """
         inference = request.name.split("/")[1]
         remaining_s = context.time_remaining()
         until = time.monotonic() + (remaining_s or 0.0) - _ANSWER_BEFORE_DEADLINE_S
@@ -45,13 +50,16 @@ class AttributionApi(AttributionServiceServicer):
             await asyncio.sleep(_LOOK_EVERY_S)
         if found is None:
             raise NotFound("attribution", request.name)
+        check_reader(current_principal(), found.principal, request.name)
         return found
 
     async def ListAttributions(
         self, request: pb.ListAttributionsRequest, context: Context
     ) -> pb.ListAttributionsResponse:
-        """See the proto."""
-        return await asyncio.to_thread(self._list, request)
+        """See the proto. Who does not read all sees the answers to their own questions."""
+        principal = current_principal()
+        asker = None if reads_all(principal) else principal.name
+        return await asyncio.to_thread(self._list, request, asker)
 
     async def SummarizeAttributions(
         self, request: pb.SummarizeAttributionsRequest, context: Context
@@ -70,10 +78,10 @@ class AttributionApi(AttributionServiceServicer):
             row = session.get(store.AnswerRow, inference)
             return None if row is None else convert.attribution(row)
 
-    def _list(self, request: pb.ListAttributionsRequest) -> pb.ListAttributionsResponse:
+    def _list(self, request: pb.ListAttributionsRequest, asker: str | None) -> pb.ListAttributionsResponse:
         size = request.page_size or _DEFAULT_PAGE
         with reading(self._engine) as session:
-            rows = store.answers(session, request.model_version, _key(request.page_token), size + 1)
+            rows = store.answers(session, request.model_version, asker, _key(request.page_token), size + 1)
             return pb.ListAttributionsResponse(
                 attributions=[convert.attribution(row) for row in rows[:size]],
                 next_page_token=_token(rows[size - 1].id) if len(rows) > size else "",
@@ -99,8 +107,11 @@ def _token(key: str) -> str:
 
 def _key(token: str) -> str:
     try:
-        return base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
+        key = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
     except (ValueError, binascii.Error):
+        key = "\n"
+    if not key.isprintable():  # PostgreSQL takes no NUL
         raise InvalidArgument(
             "page_token", "page_token", "must be the next_page_token of a previous answer", token
-        ) from None
+        )
+    return key

@@ -88,6 +88,7 @@ def inference_completed(session: Session, event: Event[inference_pb2.InferenceCo
                 id=inference,
                 model_version=model.name,
                 version_digest=model.version_digest,
+                principal=answer.principal,
                 pending=True,
                 event=answer.SerializeToString(),
                 traceparent=current_traceparent(),

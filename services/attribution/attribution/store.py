@@ -91,6 +91,8 @@ class AnswerRow(Base):
     model_version: Mapped[str] = mapped_column(String(160))
     version_digest: Mapped[str] = mapped_column(String(71))
     """"" for a base model."""
+    principal: Mapped[str] = mapped_column(String(256), default="", server_default="")
+    """Who asked."""
     pending: Mapped[bool] = mapped_column()
     event: Mapped[bytes] = mapped_column(LargeBinary)
     """InferenceCompleted; emptied when scored."""
@@ -109,6 +111,7 @@ class AnswerRow(Base):
     __table_args__ = (
         Index("answers_to_score", "pending", "version_digest", "id"),
         Index("answers_by_version", "model_version", "id"),
+        Index("answers_by_principal", "principal", "id"),
     )
 
 
@@ -214,11 +217,15 @@ def want_index(session: Session, version: ModelVersionRow, now: datetime) -> Non
         )
 
 
-def answers(session: Session, model_version: str, before: str, limit: int) -> Sequence[AnswerRow]:
-    """Newest first, those older than `before` ("" for all)."""
+def answers(
+    session: Session, model_version: str, principal: str | None, before: str, limit: int
+) -> Sequence[AnswerRow]:
+    """Newest first, those older than `before` ("" for all) and, unless None, asked by the principal."""
     query = select(AnswerRow).order_by(AnswerRow.id.desc()).limit(limit)
     if model_version:
         query = query.where(AnswerRow.model_version == model_version)
+    if principal is not None:
+        query = query.where(AnswerRow.principal == principal)
     if before:
         query = query.where(AnswerRow.id < before)
     return session.scalars(query).all()

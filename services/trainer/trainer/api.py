@@ -99,7 +99,9 @@ class TrainerApi(TrainerServiceServicer):
         self, request: pb.CancelTrainingRunRequest, context: Context
     ) -> pb.TrainingRun:
         """See the proto."""
-        return convert.run(await asyncio.to_thread(self._runs.cancel, names.id_of(request.name)))
+        return convert.run(
+            await asyncio.to_thread(self._runs.cancel, current_principal(), names.id_of(request.name))
+        )
 
     async def GetModelVersion(self, request: pb.GetModelVersionRequest, context: Context) -> pb.ModelVersion:
         """See the proto."""

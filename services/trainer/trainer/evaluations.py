@@ -16,6 +16,7 @@ from servicekit.database import reading, run_in_transaction
 from servicekit.errors import InvalidArgument, NotFound
 from servicekit.objects import ObjectStore
 from servicekit.request_ids import RequestId
+from trainer.access import check_owner
 from trainer.assessment import Intent
 from trainer.entities import Evaluation, JobKind
 from trainer.evaluation.message import report_message
@@ -37,7 +38,7 @@ class Evaluations:
     ) -> Evaluation:
         """The standing evaluation of the version by these suites, or a new one, queued.
 
-        Raises NotFound for the version, InvalidArgument for a suite.
+        Raises NotFound for the version, PermissionDenied for another's, InvalidArgument for a suite.
         """
         asked = RequestId.of(principal.name, request)
 
@@ -48,6 +49,7 @@ class Evaluations:
             version = versions.get(session, name)
             if version is None:
                 raise NotFound("model version", str(name))
+            check_owner(session, principal, name.model, "trainer.models.evaluate")
             suites = [asdict(one) for one in _orders(request.suites, version.run.intent)]
             evaluation = evaluations.standing(session, name, suites)
             if evaluation is None:

@@ -17,6 +17,7 @@ from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound, Per
 from servicekit.objects import ObjectStore
 from servicekit.request_ids import RequestId
 from trainer import events, metrics
+from trainer.access import check_promoter
 from trainer.entities import Override, Version, VersionState
 from trainer.evaluation.message import blocking_findings
 from trainer.store import overrides, versions
@@ -38,14 +39,15 @@ class Promotion:
         """Serves a version and retires the one served before. Serving what is served changes nothing, and a late
         repeat of a request that was done does not bring back a version that was retired since.
 
-        Raises NotFound; FailedPrecondition without a report, when the gate did not pass and no approved
-        override of this very report is given.
+        Raises NotFound; PermissionDenied for another's model; FailedPrecondition without a report, when the gate
+        did not pass and no approved override of this very report is given.
         """
 
         asked, override = RequestId.of(principal.name, request), request.override
 
         def promote(session: Session) -> Version:
             version = _found(versions.get(session, name), name)
+            check_promoter(session, principal, name.model, "trainer.models.promote")
             if asked.made(session) is not None:
                 return version
             asked.remember(session, str(name))
@@ -82,6 +84,7 @@ class Promotion:
             if known is not None:
                 return _override(session, known)
             version = _found(versions.get(session, name), name)
+            check_promoter(session, principal, name.model, "trainer.overrides.create")
             _check_report(version)
             if version.verdict == _PASS:
                 raise FailedPrecondition(

@@ -19,6 +19,7 @@ from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound
 from servicekit.objects import ObjectStore
 from servicekit.request_ids import RequestId
 from trainer import convert, events, names, paging
+from trainer.access import check_owner, check_runs_own
 from trainer.assessment import Intent, assess
 from trainer.base_models import BaseModel, BaseModels
 from trainer.entities import JobKind, JobState, Run
@@ -78,16 +79,18 @@ class Runs:
         return Assessed(base, inputs, effective, asked, message)
 
     def create(self, principal: Principal, request: pb.CreateTrainingRunRequest) -> Run:
-        """Accepts a run; it is queued when this returns. Raises as `assess`."""
+        """Accepts a run; it is queued when this returns. Raises as `assess`, and PermissionDenied for another's model."""
         model = names.parse("model", ModelName, request.model).model
         asked = RequestId.of(principal.name, request)
         with reading(self._engine) as session:
+            check_owner(session, principal, model, "trainer.runs.create")
             known = asked.made(session)
             if known is not None:
                 return _found(runs.get(session, known), known)
         assessed = self.assess(request.base_model, request.snapshots, request.spec, request.intent)
 
         def create(session: Session) -> Run:
+            check_owner(session, principal, model, "trainer.runs.create")
             again = asked.made(session)
             if again is not None:
                 return _found(runs.get(session, again), again)
@@ -125,11 +128,15 @@ class Runs:
             found = runs.page(session, model, paging.key_of(page_token), paging.limit(page_size))
         return paging.page(found, page_size, lambda run: run.job.id)
 
-    def cancel(self, id_: str) -> Run:
-        """Ends a run; one that has ended stays as it is. The reconciler stops its job at Ray."""
+    def cancel(self, principal: Principal, id_: str) -> Run:
+        """Ends a run; one that has ended stays as it is. The reconciler stops its job at Ray.
+
+        Raises NotFound, PermissionDenied for another's run.
+        """
 
         def cancel(session: Session) -> Run:
             run = _found(runs.get(session, id_), id_)
+            check_runs_own(principal, run.principal, "trainer.runs.cancel", id_)
             if run.job.state.final:
                 return run
             jobs.move(session, id_, JobState.CANCELLED)

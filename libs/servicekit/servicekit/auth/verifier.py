@@ -65,7 +65,7 @@ class TokenVerifier:
         except jwt.PyJWTError as error:
             raise _explain(error) from None
         name = str(claims["sub"])
-        if not 0 < len(name) <= _LONGEST_NAME:
+        if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
             raise Unauthenticated("TOKEN_INCOMPLETE", "the token names no principal")
         return Principal(name, roles_in(claims, self._roles_claim))
 

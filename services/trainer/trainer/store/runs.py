@@ -51,6 +51,11 @@ def page(session: Session, model: str, before: str, limit: int) -> list[Run]:
     return [to_run(run, job) for run, job in session.execute(query)]
 
 
+def first_principal(session: Session, model: str) -> str | None:
+    """Who asked for the model's first run; None for a model without one. ULIDs are in order of time."""
+    return session.scalar(select(RunRow.principal).where(RunRow.model == model).order_by(RunRow.id).limit(1))
+
+
 def succeeded(session: Session, id_: str, version: int, tokens_per_s: float) -> None:
     """Notes the version that a run made, and its speed."""
     row = session.get_one(RunRow, id_)
