@@ -36,7 +36,7 @@ class Attributed:
 
 def check(book: Book, telling: Telling, deliveries: Deliveries, answer_log: Path) -> list[Told[Attributed]]:
     """Judges every answer; returns the events about attributions, for settlement."""
-    unsent = list(_recorded(answer_log))  # before the log is read: what is sent meanwhile is then found there
+    unsent = list(recorded(answer_log))  # before the log is read: what is sent meanwhile is then found there
     completed = telling.told(
         INFERENCE_COMPLETED_V1,
         "inference",
@@ -56,7 +56,7 @@ def check(book: Book, telling: Telling, deliveries: Deliveries, answer_log: Path
     return scored
 
 
-def _recorded(folder: Path) -> Iterator[str]:
+def recorded(folder: Path) -> Iterator[str]:
     """Inferences in the write-ahead log's segments, sent ones included until their segment goes."""
     for path in sorted(folder.glob("*.wal")):
         try:

@@ -134,9 +134,8 @@ class Plan:
         return found
 
     def supervisor_socket(self) -> Path:
-        """Where supervisord listens. Under the temporary folder: a socket's path holds 107 bytes at most."""
-        name = hashlib.sha256(str(self.state_dir).encode()).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"openledger-{os.getuid()}-{name}.sock"
+        """Where this plan's supervisord listens."""
+        return supervisor_socket(self.state_dir)
 
     def configuration(self) -> str:
         """The supervisor configuration."""
@@ -177,6 +176,12 @@ class Plan:
                 f"environment={_environment({**program.environment, 'OPENLEDGER_PROGRAM': program.name})}",
             ]
         return "\n".join(lines) + "\n"
+
+
+def supervisor_socket(state_dir: Path) -> Path:
+    """Where the supervisord of a state folder listens. Under the temporary folder: a socket's path holds 107 bytes at most."""
+    name = hashlib.sha256(str(state_dir).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"openledger-{os.getuid()}-{name}.sock"
 
 
 def find_anvil() -> Path:

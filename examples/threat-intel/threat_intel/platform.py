@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ class Platform:
     state_dir: Path
     base_model: str
     event_log: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Environment of the services."""
     doors: dict[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> Platform:
@@ -45,6 +48,8 @@ class Platform:
         ]
         if self.event_log:
             command += ["--event-log", self.event_log]
+        for name, value in self.settings.items():
+            command += ["--set", f"{name}={value}"]
         self._tail: deque[str] = deque(maxlen=20)
         self._ready = threading.Event()
         self._process = subprocess.Popen(
