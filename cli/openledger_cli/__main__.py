@@ -11,6 +11,8 @@ from openledger_cli.commands import (
     attribution,
     bundle,
     datanet,
+    dlq,
+    doctor,
     inference,
     local,
     model,
@@ -35,10 +37,12 @@ app.add_typer(training.app, name="train")
 app.add_typer(model.app, name="model")
 app.add_typer(attribution.app, name="attribution")
 app.add_typer(settlement.app, name="settle")
+app.add_typer(dlq.app, name="dlq")
 app.command("ask")(inference.ask)
 app.command("served")(inference.served)
 app.command("up")(local.up)
 app.command("status")(local.status)
+app.command("doctor")(doctor.doctor)
 app.command("reconcile")(reconcile.reconcile)
 app.command("token")(local.token)
 app.command("export")(bundle.export)

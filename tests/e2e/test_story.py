@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -18,7 +16,6 @@ from openledger_cli.bundle.check import check_bundle
 from servicekit.errors import Unavailable
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.story]
-LIMIT_S = 420
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -33,29 +30,6 @@ def processes_of(folder: Path) -> list[str]:
         if not own and any(str(folder) in word for word in known):
             found.append(" ".join(process.info["cmdline"] or [])[:200])
     return found
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the story was told once."""
-    out = tmp_path_factory.mktemp("story") / "demo"
-    finished = subprocess.run(
-        [sys.executable, "-m", "threat_intel", "demo", "--small", "--fresh", "--out", str(out)],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
-    log = out / "state" / "logs" / "platform.log"
-    tail = log.read_text(errors="replace")[-6000:] if log.exists() else "no platform log"
-    assert finished.returncode == 0, f"{finished.stdout[-4000:]}\n{finished.stderr[-2000:]}\n{tail}"
-    return out
-
-
-@pytest.fixture(scope="module")
-def steps(told: Path) -> dict[str, dict[str, object]]:
-    story = json.loads((told / "story.json").read_text())
-    return {step["step"]: step for step in story["steps"]}
 
 
 def test_no_process_is_left_behind(told: Path) -> None:

@@ -48,7 +48,7 @@ class Supervisor:
         for name in ("run", "logs", "chain"):
             (state / name).mkdir(parents=True, exist_ok=True)
         lock = _lock(state / "run" / "up.lock")
-        for service in SERVICES:  # left by a platform that was killed
+        for service in (*SERVICES, "platform"):  # left by a platform that was killed
             (state / "run" / f"{service}.json").unlink(missing_ok=True)
         config = state / "run" / "supervisord.conf"
         _write_private(config, self.plan.configuration())
@@ -73,7 +73,10 @@ class Supervisor:
             _end(process)
             reader.join(timeout=5)
             self.plan.supervisor_socket().unlink(missing_ok=True)
-            for service in SERVICES:  # a program that had to be killed could not remove its own
+            for service in (
+                *SERVICES,
+                "platform",
+            ):  # a program that had to be killed could not remove its own
                 (state / "run" / f"{service}.json").unlink(missing_ok=True)
             lock.close()
 
@@ -91,6 +94,8 @@ class Supervisor:
             missing = pending_doors(self.plan)
             if not missing:
                 ready = True
+                doors = self.plan.state_dir / "run" / "platform.json"
+                doors.write_text(json.dumps(doors_of(self.plan)))
                 when_ready()
             elif waited > START_S:
                 raise StartupError(
@@ -162,12 +167,17 @@ def _end(process: subprocess.Popen[str]) -> None:
             process.wait()
 
 
-def readiness_line(plan: Plan) -> str:
-    """Every address in one line, for people and scripts."""
+def doors_of(plan: Plan) -> dict[str, str]:
+    """Every address, by name."""
     doors = {service: f"127.0.0.1:{port}" for service, port in plan.ports.grpc.items()}
     doors |= {"openai": f"http://127.0.0.1:{plan.ports.http}/v1", "chain": plan.rpc, "ray": plan.ray_address}
     doors |= {
         f"{service}/metrics": f"http://127.0.0.1:{port}/metrics"
         for service, port in plan.ports.metrics.items()
     }
-    return json.dumps({"event": "ready", "service": "platform", "doors": doors})
+    return doors
+
+
+def readiness_line(plan: Plan) -> str:
+    """Every address in one line, for people and scripts."""
+    return json.dumps({"event": "ready", "service": "platform", "doors": doors_of(plan)})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
+from typing import Any
 
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -25,12 +26,15 @@ class OperationsServer:
         host, port: where; port 0 picks a free one.
         alive: what /healthz asks; failing it means that the process should be restarted.
         ready: what /readyz asks; failing it means that no calls should be sent now.
+        warnings: what /readyz tells beside: `kind` and `message` of what works and should not stay as it is.
 
     Raises:
         StartupError: the port is in use.
     """
 
-    def __init__(self, host: str, port: int, alive: Check, ready: Check) -> None:
+    def __init__(
+        self, host: str, port: int, alive: Check, ready: Check, warnings: Sequence[Mapping[str, str]] = ()
+    ) -> None:
         checks = {"/healthz": alive, "/readyz": ready}
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,7 +46,11 @@ class OperationsServer:
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
                 elif path in checks:
                     problem = checks[path]()
-                    body = {"status": "ok"} if problem is None else {"status": "failing", "reason": problem}
+                    body: dict[str, Any] = {"status": "ok"}
+                    if problem is not None:
+                        body = {"status": "failing", "reason": problem}
+                    if path == "/readyz":
+                        body["warnings"] = list(warnings)
                     self._answer(
                         200 if problem is None else 503, "application/json", json.dumps(body).encode()
                     )

@@ -59,7 +59,9 @@ class Service:
         self.name = name
         self.settings = settings
         telemetry.configure(name, settings)
-        _warn(settings)
+        self._warnings = _warnings(settings)
+        for warning in self._warnings:
+            logger.warning("%s", warning["message"])
         issuer = None
         if settings.auth_mode == "development":
             issuer = DevelopmentIssuer(settings.state_dir, settings.auth_audience)
@@ -190,7 +192,9 @@ class Service:
         if self._http is not None:
             https = None if certificates is None else certificates.https()
             http_server = HttpServer(self._http[0], host, self._http[1], https)
-        operations = OperationsServer(host, self.settings.metrics_port, self._alive, self._readiness)
+        operations = OperationsServer(
+            host, self.settings.metrics_port, self._alive, self._readiness, self._warnings
+        )
         try:
             if self._outbox is not None:
                 self._publishing.add("outbox", self._outbox.run)
@@ -286,13 +290,15 @@ def _open_event_log(url: str) -> EventLog:
         raise StartupError(str(error)) from None
 
 
-def _warn(settings: ServiceSettings) -> None:
-    """What an operator should never run by accident is said at every start."""
+def _warnings(settings: ServiceSettings) -> list[dict[str, str]]:
+    """What an operator should never run by accident: said at every start, and by /readyz for `openledger doctor`."""
+    found = []
     if settings.auth_mode == "development":
         folder = settings.state_dir / "issuer"
-        logger.warning("DEVELOPMENT tokens: whoever reads %s may be anyone", folder)
+        found.append(("development_issuer", f"DEVELOPMENT tokens: whoever reads {folder} may be anyone"))
     if settings.tls_cert is None:
         host = settings.grpc_host
-        logger.warning("INSECURE transport: plain text, so only for this machine (%s)", host)
+        found.append(("plain_text", f"INSECURE transport: plain text, so only for this machine ({host})"))
     for name in settings.unknown_variables():
-        logger.warning("environment variable %s names no setting", name)
+        found.append(("unknown_variable", f"environment variable {name} names no setting"))
+    return [{"kind": kind, "message": message} for kind, message in found]

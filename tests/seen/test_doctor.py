@@ -1,0 +1,299 @@
+"""The doctor tells what is up, reachable, behind and misconfigured, and what to do about each."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openledger.settlement.v1 import settlement_pb2
+
+from openledger_cli.doctor import platform_checks
+from openledger_cli.doctor.finding import EXIT_CODES, Finding, worst
+from openledger_cli.doctor.samples import Samples
+from openledger_cli.doctor.service_checks import service_findings
+from openledger_cli.doctor.view import ServiceView, look
+
+Answer = Callable[[str, bytes], tuple[int, str, dict[str, str]]]
+"""Path and body to status, text and headers."""
+
+
+class Doors:
+    """An HTTP server that answers as a service's operations door, a chain's node or Ray would."""
+
+    def __init__(self, answer: Answer) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                status, text, headers = answer(self.path, self.rfile.read(length))
+                self.send_response_only(status)
+                for name, value in {
+                    "Date": formatdate(usegmt=True),
+                    **headers,
+                    "Content-Length": str(len(text)),
+                }.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            do_POST = do_GET
+
+            def log_message(self, *args: object) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def doors() -> Iterator[Callable[[Answer], Doors]]:
+    opened: list[Doors] = []
+
+    def open_(answer: Answer) -> Doors:
+        opened.append(Doors(answer))
+        return opened[-1]
+
+    yield open_
+    for each in opened:
+        each.close()
+
+
+def service(page: str = "", **ready: Any) -> ServiceView:
+    """A service that is up, with this on its /metrics and that on its /readyz."""
+    return ServiceView(
+        "datanet",
+        "h:1",
+        serving=True,
+        operations="h:2",
+        ready={"status": "ok", **ready},
+        samples=Samples(page),
+        skew_s=0.2,
+    )
+
+
+def told(findings: Iterator[Finding], check: str) -> list[Finding]:
+    return [finding for finding in findings if finding.check == check]
+
+
+def test_all_is_well() -> None:
+    assert worst(service_findings(service())) == "ok"
+
+
+def test_a_service_that_is_not_known_or_does_not_serve_is_a_problem() -> None:
+    for view in (ServiceView("datanet", absent="not running here"), ServiceView("datanet", "h:1")):
+        (finding,) = told(service_findings(view), "up")
+        assert finding.level == "problem"
+        assert finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("page", "check"),
+    [
+        ("openledger_outbox_oldest_seconds 45", "outbox"),
+        ("openledger_wal_unsent_bytes 5e6", "write-ahead log"),
+        ("openledger_attribution_answers_pending 900", "scoring"),
+        ("openledger_relay_uncommitted_batches 9", "settlement"),
+        ("openledger_relay_oldest_waiting_seconds 4000", "sealing"),
+        ('openledger_consumer_lag_records{group="g",topic="t",partition="0"} 600\n'
+         'openledger_consumer_lag_records{group="g",topic="t",partition="1"} 600', "lag"),
+        ('openledger_dead_letters_records{topic="t.dlq"} 1', "dead letters"),
+        ('openledger_saturation_ratio{resource="handler_threads"} 1.5', "saturation"),
+    ],
+)  # fmt: skip
+def test_what_is_behind_is_a_warning_with_what_to_do(page: str, check: str) -> None:
+    (finding,) = told(service_findings(service(page + "\n")), check)
+    assert finding.level == "warning"
+    assert finding.remedy
+
+
+def test_a_little_lag_is_no_news() -> None:
+    page = 'openledger_consumer_lag_records{group="g",topic="t",partition="0"} 3\nopenledger_outbox_oldest_seconds 0.2\n'
+    assert worst(service_findings(service(page))) == "ok"
+
+
+def test_a_halted_consumer_is_a_problem() -> None:
+    page = 'openledger_consumer_halted{group="attribution"} 1\n'
+    (finding,) = told(service_findings(service(page)), "halted")
+    assert finding.level == "problem"
+    assert "attribution" in finding.detail
+
+
+def test_the_chain_is_judged_by_when_it_was_seen_and_how_old_its_head_then_was() -> None:
+    now = time.time()
+
+    def page(seen: float, head: float, finalized: float) -> str:
+        values = {"seen": seen, "head": head, "finalized": finalized}
+        return "".join(
+            f"openledger_relay_chain_{name}_timestamp_seconds {value}\n" for name, value in values.items()
+        )
+
+    assert worst(service_findings(service(page(now, now - 2, now - 60)))) == "ok"
+    (away,) = told(service_findings(service(page(now - 600, now - 602, now - 660))), "reached")
+    assert away.level == "problem"
+    (stopped,) = told(service_findings(service(page(now, now - 900, now - 960))), "head")
+    assert stopped.level == "warning"
+    (unsure,) = told(service_findings(service(page(now, now, 0))), "finality")
+    assert unsure.level == "warning"
+
+
+@pytest.mark.parametrize("kind", ["development_issuer", "plain_text", "unknown_variable"])
+def test_what_a_service_warns_of_is_told_with_what_to_do(kind: str) -> None:
+    (finding,) = told(service_findings(service(warnings=[{"kind": kind, "message": "m"}])), kind)
+    assert (finding.level, finding.detail) == ("warning", "m")
+    assert finding.remedy
+
+
+def test_a_service_that_is_not_ready_says_why() -> None:
+    (finding,) = told(
+        service_findings(service(status="failing", reason="the database does not answer")), "ready"
+    )
+    assert (finding.level, finding.detail) == ("problem", "the database does not answer")
+
+
+def test_a_clock_that_is_off_is_seen_by_the_date_a_service_answers(doors: Callable[[Answer], Doors]) -> None:
+    slow = formatdate(time.time() - 120, usegmt=True)
+    door = doors(lambda path, _: (200, "{}" if path == "/readyz" else "", {"Date": slow}))
+    view = look("datanet", door.address, door.address)
+    assert view.skew_s is not None
+    assert -125 < view.skew_s < -115
+    (finding,) = told(service_findings(view), "clock")
+    assert finding.level == "problem"
+
+
+@pytest.mark.parametrize("answer", [(500, "no", {}), (200, "no page of metrics {", {})])
+def test_a_door_that_answers_nonsense_is_a_finding_and_no_traceback(
+    doors: Callable[[Answer], Doors], answer: tuple[int, str, dict[str, str]]
+) -> None:
+    door = doors(lambda path, _: (200, "{}", {}) if path == "/readyz" else answer)
+    (finding,) = told(service_findings(look("datanet", door.address, door.address)), "operations door")
+    assert finding.level == "problem"
+
+
+INFO = settlement_pb2.SettlementInfo(
+    chain_id=31337,
+    **{
+        f"{name}_address": "0x" + digit * 40
+        for name, digit in zip(("ledger", "distributor", "token", "registry"), "1234", strict=True)
+    },
+)
+
+
+def node(chain_id: int, without: str = "none") -> Answer:
+    """A node of a chain on which contracts stand, but for one."""
+
+    def answer(path: str, body: bytes) -> tuple[int, str, dict[str, str]]:
+        asked = json.loads(body)
+        code = "0x" if without in json.dumps(asked["params"]) else "0x60"
+        return 200, json.dumps({"result": hex(chain_id) if asked["method"] == "eth_chainId" else code}), {}
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "check", "level"),
+    [
+        (node(31337), "contracts", "ok"),
+        (node(31337, without="0x2222"), "contracts", "problem"),
+        (node(1), "chain id", "problem"),
+        (lambda path, body: (200, "<html>", {}), "node", "problem"),
+    ],
+)
+def test_the_chain_must_be_the_relay_s_and_hold_its_contracts(
+    doors: Callable[[Answer], Doors], answer: Answer, check: str, level: str
+) -> None:
+    (finding,) = told(platform_checks.chain(f"http://{doors(answer).address}", INFO), check)
+    assert finding.level == level
+
+
+def test_ray_that_refuses_is_there_and_one_that_does_not_answer_is_not(
+    doors: Callable[[Answer], Doors],
+) -> None:
+    door = doors(lambda path, _: (401, "token", {}))
+    assert platform_checks.ray(f"http://{door.address}").level == "ok"
+    assert platform_checks.ray("http://127.0.0.1:1").level == "problem"
+
+
+def test_a_base_model_is_published_and_served() -> None:
+    assert worst(platform_checks.base_models(["a", "b"], ["b"])) == "ok"
+    assert worst(platform_checks.base_models([], ["b"])) == "problem"
+    assert worst(platform_checks.base_models(["a"], ["b"])) == "problem"
+
+
+def test_a_variable_that_nobody_reads_is_named() -> None:
+    known = {
+        "OPENLEDGER_STATE_DIR": "x",
+        "OPENLEDGER_DATANET_GRPC_PORT": "1",
+        "OPENLEDGER_TOKEN": "t",
+        "HOME": "/",
+    }
+    assert list(platform_checks.unknown_variables(known)) == []
+    (finding,) = platform_checks.unknown_variables({**known, "OPENLEDGER_EVENTLOG": "kafka://"})
+    assert "OPENLEDGER_EVENTLOG" in finding.detail
+
+
+def test_the_exit_code_is_that_of_the_worst_finding() -> None:
+    ok, warning, problem = (Finding(level, "a", "c", "d") for level in ("ok", "warning", "problem"))
+    assert [EXIT_CODES[worst(found)] for found in ([ok], [ok, warning], [problem, warning], [])] == [
+        0,
+        2,
+        1,
+        0,
+    ]
+
+
+def doctor(state: Path) -> tuple[int, dict[tuple[str, str], dict[str, str]]]:
+    """Exit code and findings of the real command on a state folder."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENLEDGER_")}
+    command = [sys.executable, "-m", "openledger_cli", "--state-dir", str(state), "--json", "doctor"]
+    done = subprocess.run(command, capture_output=True, text=True, env=kept, timeout=120, check=False)
+    assert done.stderr == ""
+    return done.returncode, {(f["about"], f["check"]): f for f in json.loads(done.stdout)["findings"]}
+
+
+@pytest.mark.server
+def test_a_real_service_is_seen_up_with_its_warnings_and_down_when_it_was_killed(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    environment = {
+        **os.environ,
+        "OPENLEDGER_STATE_DIR": str(state),
+        "OPENLEDGER_AUTH_MODE": "development",
+        "OPENLEDGER_DATANET_GRPC_PROT": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "datanet"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "ready"
+        code, found = doctor(state)
+        assert code == 1  # the others are not there
+        assert found["datanet", "up"]["level"] == "ok"
+        assert found["datanet", "clock"]["level"] == "ok"
+        assert found["datanet", "outbox"]["level"] == "ok"
+        assert found["datanet", "development_issuer"]["level"] == "warning"
+        assert "GRPC_PROT" in found["datanet", "unknown_variable"]["detail"]
+        assert found["machine", "disk"]["detail"]
+        assert found["trainer", "up"]["level"] == "problem"
+    finally:
+        process.kill()
+        process.wait()
+    code, found = doctor(state)
+    assert code == 1
+    assert found["datanet", "up"]["level"] == "problem"
