@@ -14,6 +14,7 @@ from servicekit.database import run_in_transaction
 from servicekit.dead_letters import DeadLetters
 from servicekit.eventlog.base import InRecord
 from servicekit.events import Event, InvalidEvent, from_record
+from servicekit.replay import REPLAY_FOR
 from servicekit.spans import processing
 
 Handler = Callable[[Session, Event[Any]], None]
@@ -46,8 +47,11 @@ class Delivery:
 
     def _deliver(self, record: InRecord) -> Outcome:
         by_type = self._handlers[record.topic]
-        event_type = dict(record.headers).get("ce_type", b"").decode(errors="replace")
+        headers = dict(record.headers)
+        event_type = headers.get("ce_type", b"").decode(errors="replace")
         if event_type and event_type not in by_type:
+            return "skipped"
+        if headers.get(REPLAY_FOR, self._group.encode()) != self._group.encode():
             return "skipped"
         try:
             event = from_record(record)

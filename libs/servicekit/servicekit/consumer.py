@@ -4,7 +4,8 @@ For each record: decode; then, in one transaction, mark the inbox and let the ha
 commit the offset. A process that dies before the transaction's commit has done nothing; after it, the repeat
 finds the mark; the offset only says how far to go back. What can go wrong, and what then happens:
 
-- A type without handler (a newer producer's event) is skipped and counted.
+- A type without handler (a newer producer's event) is skipped and counted; so is what an operator replays for
+  another group (`servicekit.replay`).
 - What can't be decoded, and what the handler refuses by InvalidEvent, is moved to `<topic>.dlq`, durably, before
   the offset passes it. Past a cap (`DeadLetterCap`) the consumer halts and raises an alarm instead: then the
   fault is more likely its own than the records'.

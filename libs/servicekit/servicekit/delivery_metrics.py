@@ -23,7 +23,8 @@ OUTBOX_OLDEST_S = gauge(
 
 CONSUMED = counter(
     "openledger_consumer_records_total",
-    "Records by outcome: handled, repeated (the inbox knew it), skipped (unknown type), dead_lettered",
+    "Records by outcome: handled, repeated (the inbox knew it), skipped (unknown type, or replayed for another group),"
+    " dead_lettered",
     ["group", "topic", "outcome"],
 )
 RETRIES = counter(
@@ -47,7 +48,12 @@ DEAD_LETTERS = gauge(
     "Records that were ever moved to a dead-letter topic, those that were replayed since included",
     ["topic"],
 )
-LAG = gauge("openledger_consumer_lag_records", "Records not yet committed", ["group", "topic", "partition"])
+LAG = gauge(
+    "openledger_consumer_lag_records",
+    "Records that the group has not yet committed. Every member says it of every partition, so that a partition"
+    " without owner is seen too: take the maximum over members, not the sum",
+    ["group", "topic", "partition"],
+)
 HALTED = gauge(
     "openledger_consumer_halted",
     "1 when too many records were invalid and the consumer stopped rather than dead-letter them all: an alarm",
