@@ -47,6 +47,10 @@ depends_on = None
 
 def upgrade() -> None:
     {upgrade}
+
+
+def downgrade() -> None:
+    {downgrade}
 '''
 
 
@@ -63,7 +67,7 @@ def run_migrations(metadata: MetaData) -> None:
 def write_revision(package: str, message: str) -> Path | None:
     """Writes the next revision of a package's migrations; none when nothing changed.
 
-    There is no way down: a mistake is mended by a next revision, a lost database by its backup.
+    Both ways are written: an operator whose new program disappoints takes the database back before the old one starts.
     """
     folder = migrations_folder(package)
     (folder / "versions").mkdir(exist_ok=True)
@@ -72,16 +76,23 @@ def write_revision(package: str, message: str) -> Path | None:
         with scratch_engine.connect() as connection, connection.begin():
             config = run_alembic(connection, package)
             migration = MigrationContext.configure(connection, opts={"compare_type": True})
-            upgrade = api.produce_migrations(migration, config.attributes[_METADATA]).upgrade_ops
+            script = api.produce_migrations(migration, config.attributes[_METADATA])
         scratch_engine.dispose()
-    if upgrade is None or upgrade.is_empty():
+    if script.upgrade_ops is None or script.downgrade_ops is None or script.upgrade_ops.is_empty():
         return None
-    code = api.render_python_code(upgrade, render_as_batch=True, render_item=_render)
+    upgrade, downgrade = (
+        api.render_python_code(way, render_as_batch=True, render_item=_render)
+        for way in (script.upgrade_ops, script.downgrade_ops)
+    )
     head = ScriptDirectory.from_config(config).get_current_head()
     revision = f"{1 if head is None else int(head) + 1:04d}"
     slug = re.sub(r"[^a-z0-9]+", "_", message.lower()).strip("_")
     path = folder / "versions" / f"{revision}_{slug}.py"
-    path.write_text(_REVISION.format(message=message, revision=revision, down_revision=head, upgrade=code))
+    path.write_text(
+        _REVISION.format(
+            message=message, revision=revision, down_revision=head, upgrade=upgrade, downgrade=downgrade
+        )
+    )
     return path
 
 

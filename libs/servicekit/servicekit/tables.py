@@ -1,6 +1,7 @@
-"""The two tables that tie a service's database to the event log: `outbox` (what leaves) and `inbox` (what entered).
+"""The tables that every service's database has: `outbox` (what leaves for the event log), `inbox` (what entered from it),
+and `database_identity` (which database this is).
 
-Every service has both, in its own database, so that a state change and its event, or an effect and the mark that
+Every service has them in its own database, so that a state change and its event, or an effect and the mark that
 it happened, are one transaction. `servicekit.database.new_base()` adds them to the service's metadata; a migration
 creates them like any other table.
 """
@@ -52,4 +53,18 @@ def add_inbox(metadata: MetaData) -> Table:
         Column("event_id", String(64), primary_key=True),
         Column("processed_ms", BigInteger, nullable=False),
         Index("inbox_by_age", "processed_ms"),
+    )
+
+
+def add_identity(metadata: MetaData) -> Table:
+    """Add the `database_identity` table: one row, written when the database is first asked who it is.
+
+    only_row  always 1
+    id        a ULID: tells this database from every other, wherever it is moved (`servicekit.references`)
+    """
+    return Table(
+        "database_identity",
+        metadata,
+        Column("only_row", Integer, primary_key=True, autoincrement=False),
+        Column("id", String(26), nullable=False),
     )

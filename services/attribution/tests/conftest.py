@@ -152,8 +152,12 @@ class World:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The world, made once."""
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def make_world(folder: Path) -> World:
     """Alice taught red, Bob blue, Carol green; Mallory copied Alice ten times; controls are about something else."""
-    folder = tmp_path_factory.mktemp("world")
     store, compute = ObjectStore(folder / "objects"), measure("fp32")
     base_digest = create_tiny(store)
     model, tokenizer = base_model.load(base_model.materialise(base_digest, store, folder / "bases"), compute)

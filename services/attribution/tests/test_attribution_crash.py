@@ -117,8 +117,8 @@ class Dies(RuntimeError):
     """Stands for a process that ends between two writes."""
 
 
-def test_dying_between_record_and_event_leaves_neither(world: World, tmp_path: Path) -> None:
-    database = engine(f"sqlite:///{tmp_path}/attribution.db")
+def test_dying_between_record_and_event_leaves_neither(world: World, database_url: str) -> None:
+    database = engine(database_url)
     migrate(database, "attribution")
     answer = world.answer("fire", "red", by_base=True)
     with transaction(database) as session:

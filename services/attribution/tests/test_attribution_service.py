@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -28,7 +29,7 @@ from servicekit.errors import DomainError, InvalidArgument, NotFound, Permission
 from servicekit.eventlog.base import Topic
 from servicekit.events import Event, from_record, new_event, to_record
 from servicekit.server import Service
-from servicekit.testing import running, token
+from servicekit.testing import DATABASE_KINDS, Databases, running, token
 
 World = Any
 """Of conftest.py, which pytest does not let be imported."""
@@ -99,10 +100,22 @@ class Running:
         return [event for event in self.scored if event.key == inference]
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[Running]:
+@pytest.fixture(scope="module", params=DATABASE_KINDS)
+def service(
+    request: pytest.FixtureRequest,
+    databases: Databases,
+    tmp_path_factory: pytest.TempPathFactory,
+    world: World,
+) -> Iterator[Running]:
+    """A service on each kind of database."""
+    with databases.empty(request.param) as url:
+        yield from started(url, tmp_path_factory.mktemp("state"), world)
+
+
+def started(database_url: str, state: Path, world: World) -> Iterator[Running]:
     settings = AttributionSettings(
-        state_dir=tmp_path_factory.mktemp("state"),
+        state_dir=state,
+        database_url=database_url,
         auth_mode="development",
         grace_s=2,
         object_store=str(world.folder / "objects"),
@@ -112,10 +125,10 @@ def service(tmp_path_factory: pytest.TempPathFactory, world: World) -> Iterator[
     service = build(settings)
     service.event_log.ensure_topics([*topics.ALL])
     with running(service, timeout_s=60):
-        started = Running(service, world)
-        started.seal(world.treasury)
-        started.tell(world.version, PROMOTED)
-        yield started
+        made = Running(service, world)
+        made.seal(world.treasury)
+        made.tell(world.version, PROMOTED)
+        yield made
 
 
 def until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:

@@ -19,6 +19,7 @@ from chain_relay.chain import LedgerState
 from chain_relay.sealing import open_ledger
 from servicekit.database import engine as open_engine
 from servicekit.database import migrate, transaction
+from servicekit.testing import Databases
 
 # Property tests measure truth, not time: on a busy machine an example may take long.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -26,9 +27,9 @@ settings.load_profile("busy machine")
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Engine]:
-    """A migrated database of a ledger that nothing was committed to."""
-    engine = open_engine(f"sqlite:///{tmp_path / 'relay.db'}")
+def database(database_url: str) -> Iterator[Engine]:
+    """A migrated database, of each kind, of a ledger that nothing was committed to."""
+    engine = open_engine(database_url)
     migrate(engine, "chain_relay")
     with transaction(engine) as session:
         open_ledger(session, 31337, "0x" + "11" * 20, LedgerState(0, 0))
@@ -46,16 +47,28 @@ def anvil_rig(tmp_path: Path) -> Iterator[AnvilRig]:
 
 
 @pytest.fixture
-def fake_rig(tmp_path: Path) -> Iterator[FakeRig]:
-    """A relay on a chain in memory."""
-    made = FakeRig(tmp_path)
+def fake_rig(tmp_path: Path, database_url: str) -> Iterator[FakeRig]:
+    """A relay on a chain in memory, on each kind of database."""
+    made = FakeRig(tmp_path, database_url)
     yield made
     made.close()
 
 
-@pytest.fixture(params=["memory", pytest.param("anvil", marks=pytest.mark.server)])
-def rig(request: pytest.FixtureRequest) -> Rig:
-    """A relay on either chain: both keep the same promises."""
-    found = request.getfixturevalue("fake_rig" if request.param == "memory" else "anvil_rig")
-    assert isinstance(found, Rig)
-    return found
+@pytest.fixture(
+    params=[
+        ("memory", "sqlite"),
+        pytest.param(("memory", "postgresql"), marks=pytest.mark.server),
+        pytest.param(("anvil", "sqlite"), marks=pytest.mark.server),
+    ],
+    ids="-".join,
+)
+def rig(request: pytest.FixtureRequest, tmp_path: Path, databases: Databases) -> Iterator[Rig]:
+    """A relay on either chain and either database: all keep the same promises."""
+    chain, kind = request.param
+    if chain == "anvil":
+        yield request.getfixturevalue("anvil_rig")
+        return
+    with databases.empty(kind) as url:
+        made = FakeRig(tmp_path, url)
+        yield made
+        made.close()

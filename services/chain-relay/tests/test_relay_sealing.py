@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import settled
 from relay_rig import FakeRig
 from sqlalchemy import select
 
 from chain_relay import store
+from chain_relay.answers import Terms, record_answer
 from chain_relay.chain import LedgerState
 from chain_relay.sealing import open_ledger, seal
-from chain_relay.tables import Batch, Earning
+from chain_relay.tables import Batch, Earning, ScoredAnswer
 from identity import evm_merkle
 from identity.leaf import AttributionLeaf
 from servicekit.database import engine as open_engine
-from servicekit.database import migrate, reading, transaction
+from servicekit.database import migrate, reading, run_in_transaction, transaction
 from servicekit.errors import FailedPrecondition, StartupError
 
 
@@ -62,6 +65,31 @@ def test_events_are_numbered_without_gap_over_all_batches(
     assert expected == sum(arrivals)
 
 
+def test_answers_that_arrive_while_batches_are_sealed_are_in_exactly_one(fake_rig: FakeRig) -> None:
+    settings = fake_rig.settings
+    terms = Terms(settings.rates, settings.split, settings.accounts)
+    events = [settled.scored() for _ in range(24)]
+
+    def arrive(part: int) -> None:
+        for event in events[part::2]:
+            run_in_transaction(
+                fake_rig.engine, lambda session, event=event: record_answer(session, event, terms), 50
+            )
+
+    with ThreadPoolExecutor(2) as threads:
+        arrivals = [threads.submit(arrive, part) for part in range(2)]
+        while not all(arrival.done() for arrival in arrivals):
+            fake_rig.relay.seal_now()
+        for arrival in arrivals:
+            arrival.result()
+    fake_rig.relay.seal_now()
+    with reading(fake_rig.engine) as session:
+        answers = session.scalars(select(ScoredAnswer).order_by(ScoredAnswer.event_index)).all()
+    assert [answer.event_index for answer in answers] == list(range(24))
+    assert sum(batch.event_count for batch in batches(fake_rig)) == 24
+    assert sum(batch.fee_total for batch in batches(fake_rig)) == sum(answer.fee for answer in answers)
+
+
 def test_a_batch_is_sealed_when_it_is_full_or_old_and_not_before(fake_rig: FakeRig) -> None:
     fake_rig.restart(batch_max_events=3, batch_max_age_s=60.0)
     fake_rig.feed(2)
@@ -86,8 +114,8 @@ def test_an_answer_that_waits_has_no_proof_yet(fake_rig: FakeRig) -> None:
     assert caught.value.reason == "NOT_IN_A_BATCH"
 
 
-def test_a_new_database_goes_on_where_the_ledger_is(tmp_path: object) -> None:
-    engine = open_engine(f"sqlite:///{tmp_path}/new.db")
+def test_a_new_database_goes_on_where_the_ledger_is(database_url: str) -> None:
+    engine = open_engine(database_url)
     migrate(engine, "chain_relay")
     with transaction(engine) as session:
         open_ledger(session, 31337, "0x" + "11" * 20, LedgerState(4, 900))

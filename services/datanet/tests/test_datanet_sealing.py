@@ -21,22 +21,26 @@ from servicekit.auth import Principal
 from servicekit.database import engine, migrate, utc_now
 from servicekit.errors import Cancelled
 from servicekit.objects import ObjectStore
+from servicekit.request_ids import UNNAMED, RequestId
 
 OWNER = Principal("owner")
 NAME = DatanetName("threat-intel")
 RULE = SplitRule("salt")
+REQUEST = RequestId("owner", "SealSnapshot", "request", "sha256:" + "0" * 64)
 
 
 @pytest.fixture
-def database(tmp_path: Path, datanet: Datanet, encode: Callable[..., bytes]) -> Iterator[Engine]:
+def database(
+    tmp_path: Path, database_url: str, datanet: Datanet, encode: Callable[..., bytes]
+) -> Iterator[Engine]:
     """A Datanet with one record."""
-    made = engine(f"sqlite:///{tmp_path}/datanet.db")
+    made = engine(database_url)
     migrate(made, "datanet")
     gate_items = GateItemsCache(ObjectStore(tmp_path / "objects"))
     registry = Registry(made, gate_items)
-    registry.create(OWNER, datanet, "")
+    registry.create(OWNER, datanet, UNNAMED)
     name = ContributorName("threat-intel", "alice")
-    registry.register(OWNER, Contributor(str(name), "alice", "", "", datanet.licence, utc_now()), "")
+    registry.register(OWNER, Contributor(str(name), "alice", "", "", datanet.licence, utc_now()), UNNAMED)
     Intake(made, gate_items).open(Principal("alice"), name).take([encode("The group lists processes.")])
     yield made
     made.dispose()
@@ -50,14 +54,14 @@ def test_a_cancelled_seal_leaves_no_snapshot_and_can_be_repeated(database: Engin
         raise Cancelled()
 
     with pytest.raises(Cancelled):
-        sealing.seal(OWNER, NAME, RULE, "request", gone)
+        sealing.seal(OWNER, NAME, RULE, REQUEST, gone)
     assert sealing.list(NAME, 0, "")[0] == []
-    sealed = sealing.seal(OWNER, NAME, RULE, "request", lambda: None)
+    sealed = sealing.seal(OWNER, NAME, RULE, REQUEST, lambda: None)
     assert sealed.number == 1
     assert root(objects.get_bytes(sealed.records_digest)) == sealed.root
 
 
 def test_a_service_that_restarts_answers_a_seal_it_made_before(database: Engine, tmp_path: Path) -> None:
     objects = ObjectStore(tmp_path / "objects")
-    first = Sealing(database, objects).seal(OWNER, NAME, RULE, "request", lambda: None)
-    assert Sealing(database, objects).seal(OWNER, NAME, RULE, "request", lambda: None) == first
+    first = Sealing(database, objects).seal(OWNER, NAME, RULE, REQUEST, lambda: None)
+    assert Sealing(database, objects).seal(OWNER, NAME, RULE, REQUEST, lambda: None) == first

@@ -23,7 +23,7 @@ from openledger.datanet.v1 import events_pb2
 from openledger.datanet.v1.datanet_pb2_grpc import DatanetServiceStub
 from prometheus_client import REGISTRY
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from datanet.definition import Datanet
 from datanet.entities import Contributor
@@ -36,6 +36,7 @@ from servicekit.client import sync_channel
 from servicekit.database import engine, migrate, utc_now
 from servicekit.eventlog.factory import open_event_log
 from servicekit.objects import ObjectStore
+from servicekit.request_ids import UNNAMED
 
 Encode = Callable[..., bytes]
 METHOD = "/openledger.datanet.v1.DatanetService/Contribute"
@@ -133,19 +134,19 @@ def test_a_stream_may_change_its_contributor_only_to_the_same_principals(net: An
 
 
 def test_a_batch_whose_transaction_fails_is_not_acknowledged_and_leaves_nothing(
-    tmp_path: Path, datanet: Datanet, encode: Encode
+    tmp_path: Path, database_url: str, datanet: Datanet, encode: Encode
 ) -> None:
-    database = engine(f"sqlite:///{tmp_path}/datanet.db")
+    database = engine(database_url)
     migrate(database, "datanet")
     gate_items = GateItemsCache(ObjectStore(tmp_path / "objects"))
     owner, name = Principal("owner"), ContributorName("threat-intel", "alice")
     registry = Registry(database, gate_items)
-    registry.create(owner, datanet, "")
-    registry.register(owner, Contributor(str(name), "alice", "", "", datanet.licence, utc_now()), "")
+    registry.create(owner, datanet, UNNAMED)
+    registry.register(owner, Contributor(str(name), "alice", "", "", datanet.licence, utc_now()), UNNAMED)
     inlet = Intake(database, gate_items).open(Principal("alice"), name)
     with database.begin() as connection:
         connection.execute(text("ALTER TABLE outbox RENAME TO gone"))
-    with pytest.raises(OperationalError):
+    with pytest.raises(DBAPIError, match="outbox"):
         inlet.take([record(1, encode)])
     with database.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM records")).scalar() == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,8 +32,8 @@ RETIRED = trainer_pb2.MODEL_VERSION_STATE_RETIRED
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Engine]:
-    one = engine(f"sqlite:///{tmp_path}/inference.db")
+def database(database_url: str) -> Iterator[Engine]:
+    one = engine(database_url)
     migrate(one, "inference")
     yield one
     one.dispose()

@@ -227,14 +227,15 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> TrainerSettings:
-    """A base model is registered already: importing it is another test's business."""
+def settings(tmp_path: Path, database_url: str) -> TrainerSettings:
+    """On either kind of database. A base model is registered already: importing it is another test's business."""
     folder = registry_folder(tmp_path)
     folder.mkdir(parents=True)
     model = BaseModel("tiny", sha256_bytes(b"base"), "Tiny", "Apache-2.0", 164_160, "random weights")
     (folder / "tiny.json").write_text(json.dumps(asdict(model)))
     return TrainerSettings(
         state_dir=tmp_path,
+        database_url=database_url,
         auth_mode="development",
         base_models="tiny",
         poll_interval_s=0.02,

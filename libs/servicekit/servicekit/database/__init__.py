@@ -8,7 +8,7 @@ lock when a transaction begins, PostgreSQL aborts one of two that conflict. `run
 from servicekit.database.columns import UtcDateTime, ulid, utc_now
 from servicekit.database.engine import engine, is_conflict
 from servicekit.database.metadata import new_base, new_metadata
-from servicekit.database.migrate import migrate, schema_differences
+from servicekit.database.migrate import migrate, migrate_back, schema_differences
 from servicekit.database.transaction import reading, run_in_transaction, session_factory, transaction
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "engine",
     "is_conflict",
     "migrate",
+    "migrate_back",
     "new_base",
     "new_metadata",
     "reading",

@@ -1,11 +1,11 @@
-"""Where a service's tables are declared: each service has its own, and each begins with outbox and inbox."""
+"""Where a service's tables are declared: each service has its own, and each begins with outbox, inbox and identity."""
 
 from __future__ import annotations
 
 from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
 
-from servicekit.tables import add_inbox, add_outbox
+from servicekit.tables import add_identity, add_inbox, add_outbox
 
 # Constraints without names cannot be altered by a later migration.
 _NAMING = {
@@ -18,7 +18,7 @@ _NAMING = {
 
 
 def new_metadata() -> MetaData:
-    """Metadata that names constraints and holds the tables `outbox` and `inbox`.
+    """Metadata that names constraints and holds the tables `outbox`, `inbox` and `database_identity`.
 
     The form that type checkers follow::
 
@@ -28,6 +28,7 @@ def new_metadata() -> MetaData:
     metadata = MetaData(naming_convention=_NAMING)
     add_outbox(metadata)
     add_inbox(metadata)
+    add_identity(metadata)
     return metadata
 
 

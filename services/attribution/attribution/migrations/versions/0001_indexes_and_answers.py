@@ -115,3 +115,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("answer", "contributor", name=op.f("pk_shares")),
     )
     # ### end Alembic commands ###
+
+
+def downgrade() -> None:
+    op.drop_table("shares")
+    op.drop_table("indexes")
+    op.drop_table("treasuries")
+    op.drop_table("outbox")
+    op.drop_table("model_versions")
+    op.drop_table("inbox")
+    op.drop_table("answers")

@@ -259,3 +259,20 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("journal", schema=None) as batch_op:
         batch_op.create_index("journal_by_beneficiary", ["kind", "beneficiary", "address"], unique=False)
+
+
+def downgrade() -> None:
+    op.drop_table("journal")
+    op.drop_table("scored_answer")
+    op.drop_table("reward_account")
+    op.drop_table("earning")
+    op.drop_table("batch_change")
+    op.drop_table("signed_transaction")
+    op.drop_table("reward_root")
+    op.drop_table("request")
+    op.drop_table("registered_model")
+    op.drop_table("registered_dataset")
+    op.drop_table("outbox")
+    op.drop_table("ledger")
+    op.drop_table("inbox")
+    op.drop_table("batch")

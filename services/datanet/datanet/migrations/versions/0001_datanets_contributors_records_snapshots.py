@@ -121,3 +121,12 @@ def upgrade() -> None:
             sqlite_where=sa.text("rule IN ('', 'review')"),
             postgresql_where=sa.text("rule IN ('', 'review')"),
         )
+
+
+def downgrade() -> None:
+    op.drop_table("records")
+    op.drop_table("snapshots")
+    op.drop_table("contributors")
+    op.drop_table("outbox")
+    op.drop_table("inbox")
+    op.drop_table("datanets")

@@ -35,6 +35,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("datanets", "contributors"):
         op.add_column(table, sa.Column("request_id", sa.String(length=64), server_default="", nullable=False))
+        with op.batch_alter_table(table) as batch_op:
+            batch_op.alter_column("request_id", server_default=None)
     op.add_column("snapshots", sa.Column("request_id", sa.String(length=64), nullable=True))
     op.create_index("snapshots_by_request", "snapshots", ["datanet", "request_id"], unique=True)
     op.drop_index("request_ids_by_age", table_name="request_ids")

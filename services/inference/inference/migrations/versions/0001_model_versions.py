@@ -52,3 +52,9 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     # ### end Alembic commands ###
+
+
+def downgrade() -> None:
+    op.drop_table("outbox")
+    op.drop_table("model_versions")
+    op.drop_table("inbox")

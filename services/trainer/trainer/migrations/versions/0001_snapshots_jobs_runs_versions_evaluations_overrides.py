@@ -143,3 +143,15 @@ def upgrade() -> None:
         sa.UniqueConstraint("run", name=op.f("uq_model_versions_run")),
     )
     # ### end Alembic commands ###
+
+
+def downgrade() -> None:
+    op.drop_table("model_versions")
+    op.drop_table("training_runs")
+    op.drop_table("evaluations")
+    op.drop_table("snapshots")
+    op.drop_table("requests")
+    op.drop_table("promotion_overrides")
+    op.drop_table("outbox")
+    op.drop_table("jobs")
+    op.drop_table("inbox")
