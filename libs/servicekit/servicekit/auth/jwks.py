@@ -49,6 +49,15 @@ class KeySet:
         self._read_at: float | None = None
         self._tried_at: float | None = None
         self._reading = threading.Lock()
+        self._readings = 0
+
+    @property
+    def reading(self) -> int | None:
+        """Which reading the keys in use are of; None when they are due to be read again.
+
+        What was verified by them would be verified again in the same way as long as this stays the same.
+        """
+        return self._readings if self._age_s() <= self._max_age_s else None
 
     def key(self, key_id: str) -> PyJWK:
         """The key of that id.
@@ -98,6 +107,9 @@ class KeySet:
             logger.warning("cannot read signing keys: %s", error, extra={"age_s": self._age_s()})
         else:
             self._keys = {str(key.key_id): key for key in keys}
+            self._readings += (
+                1  # after: what is verified meanwhile counts for the reading before, and is not found again
+            )
             self._read_at = self._clock()
         finally:
             self._tried_at = self._clock()

@@ -28,8 +28,12 @@ class Authentication:
         if call.rule.permission is None:
             set_current_principal(None)
         else:
-            loop = asyncio.get_running_loop()
-            set_current_principal(await loop.run_in_executor(self._pool, self._verifier.verify, _token(call)))
+            token = _token(call)
+            principal = self._verifier.known(token)
+            if principal is None:
+                loop = asyncio.get_running_loop()
+                principal = await loop.run_in_executor(self._pool, self._verifier.verify, token)
+            set_current_principal(principal)
         yield
 
     def close(self) -> None:
