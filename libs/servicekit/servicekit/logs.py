@@ -25,8 +25,9 @@ def configure_logs(service: str, level: str, form: str) -> None:
             root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    # These tell each connection and each request at INFO; ours tell what matters.
-    for noisy in ("kafka", "httpx", "httpcore", "uvicorn.access", "alembic"):
+    # These tell each connection and each request; ours tell what matters. At DEBUG some tell addresses with the keys of
+    # providers in them, and bodies: they stay at WARNING.
+    for noisy in ("kafka", "httpx", "httpcore", "uvicorn.access", "alembic", "urllib3", "web3"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 

@@ -72,6 +72,7 @@ def _sqlite(url: URL) -> Engine:
         pool_size=_POOL_SIZE,
         max_overflow=_POOL_OVERFLOW,
         connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+        hide_parameters=True,  # a failed statement is logged; what it wrote is somebody's data
     )
     event.listen(made, "connect", _prepare_sqlite)
     event.listen(made, "begin", _begin_sqlite)
@@ -122,6 +123,7 @@ def _postgresql(url: URL) -> Engine:
         max_overflow=_POOL_OVERFLOW,
         pool_pre_ping=True,
         isolation_level="SERIALIZABLE",
+        hide_parameters=True,  # as above
     )
 
 

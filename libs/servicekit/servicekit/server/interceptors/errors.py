@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,7 @@ from servicekit.errors import (
     Aborted,
     DomainError,
     Internal,
+    InvalidArgument,
     ResourceExhausted,
     Unavailable,
     Unimplemented,
@@ -27,6 +29,9 @@ from servicekit.server.call import Call
 from servicekit.telemetry import current_trace_id
 
 logger = logging.getLogger(__name__)
+
+_KEY = re.compile(r"\[.*?\]")
+_MOST_FIELDS = 8
 
 _DEFECTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNKNOWN})
 
@@ -55,11 +60,19 @@ async def _end(call: Call, error: Exception) -> None:
     if answer.code in _DEFECTS:
         logger.error("rpc failed", exc_info=error, extra=extra)
     else:
-        logger.info("rpc refused: %s", answer.message, extra=extra)
+        # Not its message: that quotes what the caller sent, and a log must hold nobody's data.
+        logger.info("rpc refused", extra={**extra, **_fields(answer)})
     status = to_status(answer)
     # Not abort_with_status: it needs grpcio-status's wrapper for the same three values.
     trailers = ((DETAILS_KEY, status.SerializeToString()),)
     await call.context.abort(answer.code, status.message, trailers)
+
+
+def _fields(answer: DomainError) -> dict[str, list[str]]:
+    """The fields that were wrong and the rules they broke, without their values; a map's keys are values as well."""
+    if not isinstance(answer, InvalidArgument):
+        return {}
+    return {"fields": [f"{_KEY.sub('[]', v.field)}: {v.rule}" for v in answer.violations[:_MOST_FIELDS]]}
 
 
 def _translate(error: Exception) -> DomainError | None:
