@@ -86,6 +86,7 @@ class ConsumerRunner:
         *,
         cap: DeadLetterCap = DeadLetterCap(),  # noqa: B008 - frozen
         workers: int = 1,
+        handler_limit_s: float = MAX_POLL_INTERVAL_S,
     ) -> None:
         """`handlers`: by topic (a `Topic`, or the name of one in the registry), then by event type (full name).
 
@@ -93,6 +94,9 @@ class ConsumerRunner:
         more than once, and its session is bound to nothing (using it raises UnboundExecutionError).
 
         `workers`: with more than one, handlers run in several threads at once, for different partitions.
+
+        `handler_limit_s`: a member one of whose handlers has not returned for so long leaves the group, so that
+        others get its partitions, and joins again when the handler returns.
 
         Raises ValueError for a topic that is not in the registry, and for a type that no imported generated
         module declares: its events would all be skipped.
@@ -106,6 +110,7 @@ class ConsumerRunner:
         self._handlers = {_topic(topic).name: dict(by_type) for topic, by_type in handlers.items()}
         self._count = DeadLetterCount(cap)
         self._worker_count = workers
+        self._handler_limit_s = handler_limit_s
         self._lag_at = self._pruned_at = 0.0
         self._halted = False
         if unknown := {name for types in self._handlers.values() for name in types if not is_known(name)}:
@@ -145,7 +150,7 @@ class ConsumerRunner:
         dead_letters = DeadLetters(producer, self._group, self._count)
         delivery = Delivery(self._event_log.system, self._engine, self._group, self._handlers, dead_letters)
         workers = Workers(self._group, self._worker_count, delivery.deliver, stop)
-        membership = _Membership(self._group, self._worker_count, consumer, workers)
+        membership = _Membership(self._group, self._worker_count, self._handler_limit_s, consumer, workers)
         try:
             while not stop.is_set():
                 membership.round()
@@ -192,9 +197,12 @@ class ConsumerRunner:
 class _Membership:
     """One membership in the group: what is in hand, what is done, what waits. Used by the runner's thread."""
 
-    def __init__(self, group: str, worker_count: int, consumer: Consumer, workers: Workers) -> None:
+    def __init__(
+        self, group: str, worker_count: int, handler_limit_s: float, consumer: Consumer, workers: Workers
+    ) -> None:
         self._group = group
         self._worker_count = worker_count
+        self._handler_limit_s = handler_limit_s
         self._consumer = consumer
         self._workers = workers
         self._lanes: dict[TopicPartition, Lane] = {}
@@ -207,8 +215,8 @@ class _Membership:
         self._workers.wait(self._hand_out(self._consumer.poll(self._poll_s())), _SLICE_S)
         self._settle()
         now = time.monotonic()
-        if any(now - lane.busy_since > MAX_POLL_INTERVAL_S for lane in self._lanes.values()):
-            raise HandlerStuck(f"a handler of {self._group} has not returned for {MAX_POLL_INTERVAL_S} s")
+        if any(now - lane.busy_since > self._handler_limit_s for lane in self._lanes.values()):
+            raise HandlerStuck(f"a handler of {self._group} has not returned for {self._handler_limit_s} s")
 
     def finish(self) -> None:
         """Let go of what no worker has come to, wait for what one has, commit."""

@@ -224,6 +224,25 @@ def test_stopping_waits_for_records_at_work_and_commits_them(event_log: EventLog
     )
 
 
+def test_a_member_whose_handler_does_not_return_leaves_its_partitions_to_others_until_it_does(
+    db: Engine, event_log: EventLog, start: Start
+) -> None:
+    free = threading.Event()
+    inside = threading.Event()
+
+    def hang(session: Session, event: Event[StringValue]) -> None:
+        inside.set()
+        assert free.wait(60)
+
+    send(event_log, record("k", "1"), record("k", "2"))
+    start(ConsumerRunner(event_log, None, GROUP, {TOPIC: {STRING: hang}}, handler_limit_s=0.5).run)
+    assert inside.wait(60)
+    start(ConsumerRunner(event_log, db, GROUP, {TOPIC: {STRING: record_effect}}).run)
+    eventually(lambda: effects(db) == [("k", "1"), ("k", "2")])
+    free.set()
+    eventually(lambda: lag(event_log) == 0)
+
+
 def test_workers_together_move_no_more_aside_than_the_cap(event_log: EventLog, start: Start) -> None:
     keys = _key_of_each_partition(event_log)
 

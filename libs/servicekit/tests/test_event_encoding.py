@@ -11,8 +11,11 @@ from google.protobuf.wrappers_pb2 import StringValue
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
+from servicekit.dead_letters import dead_letter
 from servicekit.eventlog import InRecord, OutRecord, Topic
 from servicekit.events import InvalidEvent, UnknownEventType, from_record, is_known, new_event, to_record
+from servicekit.replay import read_letters, replayed
+from servicekit.wal import pack, unpack
 
 TOPIC = Topic("area.thing.v1", messages=("google.protobuf.StringValue",))
 
@@ -109,3 +112,24 @@ def test_a_type_from_the_future_is_unknown_not_invalid() -> None:
         from_record(record)
     assert not is_known("openledger.future.v9.Thing")
     assert is_known("google.protobuf.StringValue")
+
+
+NEWER = b"\x9a\x06\x05later"
+"""Field 99 of a newer release's message: "later"."""
+
+
+def test_fields_of_a_newer_release_are_kept_by_whoever_sends_the_event_on() -> None:
+    record = to_record(new_event(TOPIC, "k", StringValue(value="x"), "s"))
+    newer = arrived(record, value=record.value + NEWER)
+    assert to_record(from_record(newer)).value == record.value + NEWER
+
+
+def test_fields_of_a_newer_release_outlive_the_dead_letters_a_replay_and_the_write_ahead_log() -> None:
+    record = to_record(new_event(TOPIC, "k", StringValue(value="x"), "s"))
+    newer = arrived(record, value=record.value + NEWER)
+    moved = dead_letter(newer, "group", InvalidEvent("REASON", "why"))
+    (letter,) = read_letters([arrived(moved)], [])
+    again = replayed(letter)
+    assert again.value == record.value + NEWER
+    assert from_record(arrived(again)) == from_record(newer)
+    assert unpack(pack(again)) == again

@@ -181,3 +181,32 @@ def test_what_was_appended_before_kill_minus_9_is_there(tmp_path: Path) -> None:
     assert len(found) >= said
     assert found == [b"%d" % i for i in range(len(found))]
     wal.close()
+
+
+_FILL = """
+import resource, sys
+from pathlib import Path
+from servicekit.wal import Wal, WalFull
+wal = Wal(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1010, resource.RLIM_INFINITY))  # the kernel takes part of a write, as a full disk does
+count = 0
+try:
+    while True:
+        wal.append(b"x" * 92)  # 100 with its head
+        count += 1
+except WalFull as error:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    wal.append(b"room again")
+    print(count, error, flush=True)
+wal.close()
+"""
+
+
+@pytest.mark.server
+def test_a_disk_that_takes_half_a_record_leaves_none_of_it(tmp_path: Path) -> None:
+    said = subprocess.run([sys.executable, "-c", _FILL, tmp_path], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith("10 write-ahead log")
+    assert "the disk is full" in said.stdout
+    wal = Wal(tmp_path)
+    assert read_all(wal)[0] == [b"x" * 92] * 10 + [b"room again"]
+    wal.close()
