@@ -7,15 +7,12 @@ has come to, and settles what was done. So nothing but the record in a worker's 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from servicekit.eventlog.base import InRecord, TopicPartition
-
-logger = logging.getLogger(__name__)
 
 _PATIENCE_S = 0.2
 """How long an idle worker waits for busy ones before more is polled for it."""

@@ -266,7 +266,8 @@ class _Membership:
         reached: DeadLetterCapReached | None = None
         for lane in list(self._lanes.values()):
             rest = self._workers.cut(lane)
-            if lane.finished:
+            finished = lane.finished  # once: its worker may finish it while this thread looks
+            if finished:
                 del self._lanes[lane.partition]
             if lane.lost:
                 continue
@@ -276,7 +277,7 @@ class _Membership:
             if done is not None and done != lane.settled:
                 lane.settled = self._done[lane.partition] = done
                 self._retries.pop(lane.partition, None)
-            if lane.finished and lane.failure is not None:
+            if finished and lane.failure is not None:
                 if isinstance(lane.failure[1], DeadLetterCapReached):
                     reached = lane.failure[1]
                 self._try_later(*lane.failure)
