@@ -208,8 +208,17 @@ def main() -> None:
         ("repeats", 3),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--quick", action="store_true", help="a look, no figure: the tiny model, few records")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.model, arguments.records, arguments.looped, arguments.answers, arguments.repeats = (
+            "tiny",
+            16,
+            4,
+            4,
+            2,
+        )
     found = run(arguments)
     for key, value in found.items():
         if isinstance(value, dict):

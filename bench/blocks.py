@@ -53,4 +53,4 @@ def ratio(firsts: Sequence[float], seconds: Sequence[float]) -> Ratio:
 
 def _covered(n: int, outside: int) -> float:
     """Probability that the true median lies within, with that many left out at each end."""
-    return 1 - 2 * sum(comb(n, k) for k in range(outside + 1)) / 2**n
+    return float(1 - 2 * sum(comb(n, k) for k in range(outside + 1)) / 2**n)

@@ -203,8 +203,11 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=4000)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--quick", action="store_true", help="a look, no figure: 400 records")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.records = 400
     found: dict[str, Any] = {"database": arguments.database}
     with tempfile.TemporaryDirectory() as folder, database(arguments.database, Path(folder)) as url:
         platform = Platform(Path(folder) / "state", url)

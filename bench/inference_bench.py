@@ -194,8 +194,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--quick", action="store_true", help="a look, no figure: the tiny model, 8 tokens, 2 repeats"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.quick:
+        options.model, options.tokens, options.repeats = "tiny", 8, 2
     results = []
     for label, targets in TARGETS.items():
         with tempfile.TemporaryDirectory() as name:

@@ -110,7 +110,13 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variants", default="", help="comma-separated; default all")
+    parser.add_argument(
+        "--quick", action="store_true", help="a look, no figure: the tiny model, 10 steps, 40 items"
+    )
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.base, arguments.steps, arguments.items = "tiny", 10, 40
     out = arguments.out.absolute()
     store = ObjectStore(out / "objects")
     base = (
@@ -131,6 +137,8 @@ def main() -> None:
         for suite, figures in found[name]["suites"].items():
             print(f"  {suite:14} {figures['base']:.3f} -> {figures['tuned']:.3f}  {figures['difference']:+.3f}"
                   f"  [{figures['lower']:+.3f}, {figures['upper']:+.3f}]  n = {figures['items']}")  # fmt: skip
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,30 @@
 #!/usr/bin/env bash
-# Every benchmark, one after the other, each against its peer in the same run. Results go to out/bench/.
+# Every benchmark of speed, one after the other, each against its peer in the same run; then one table of all.
+#   scripts/bench.sh [--quick] [NAME...]     NAME: grpc, inference_isolation, ... (default: all but training)
+# --quick is a look at whether they run, and gives no figures. What tuning gains and forgets is not speed and takes twenty
+# minutes by itself: `scripts/bench.sh training`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-mkdir -p out/bench
-for program in bench/*_bench.py; do
-  name=$(basename "$program" .py)
-  echo "== $name"
-  .venv/bin/python "$program" | tee "out/bench/$name.txt"
+export OMP_WAIT_POLICY=PASSIVE # threads that wait must not take the cores that others need
+quick=()
+names=()
+for argument in "$@"; do
+  if [ "$argument" = --quick ]; then quick=(--quick); else names+=("$argument"); fi
 done
+if [ ${#names[@]} -eq 0 ]; then
+  for program in bench/*_bench.py; do
+    name=$(basename "$program" _bench.py)
+    [ "$name" = training ] || names+=("$name")
+  done
+fi
+mkdir -p out/bench
+failed=0
+for name in "${names[@]}"; do
+  echo "== $name"
+  begun=$SECONDS
+  .venv/bin/python "bench/${name}_bench.py" ${quick[@]+"${quick[@]}"} --json "out/bench/$name.json" 2>"out/bench/$name.err" | tee "out/bench/$name.txt" ||
+    { failed=1; tail -5 "out/bench/$name.err"; }
+  echo "-- $name took $((SECONDS - begun)) s"
+done
+.venv/bin/python bench/table.py out/bench | tee out/bench/table.md
+exit $failed

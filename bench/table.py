@@ -1,0 +1,175 @@
+"""One table of what `make bench` measured, as Markdown: `python bench/table.py out/bench`.
+
+Reads the JSON files that the benchmarks left there. A file that is missing is left out and named; a row that its file no
+longer has is an error, so that the table cannot silently grow shorter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Row = tuple[str, str, str, str]
+"""What, ours, its peer, the ratio."""
+
+
+def grpc(found: Any) -> Iterator[Row]:
+    """Unary calls."""
+    yield (
+        "unary gRPC with all interceptors, beside bare grpc.aio",
+        f"{found['ours_calls_per_s']:,.0f} calls/s, {found['ours_server_cpu_us']:.0f} us of server CPU",
+        f"{found['bare_calls_per_s']:,.0f} calls/s, {found['bare_server_cpu_us']:.0f} us",
+        _interval(found["ratio"]) + f" (goal {found['goal']})",
+    )
+
+
+def eventlog(found: Any) -> Iterator[Row]:
+    """Both logs beside kafka-python."""
+    for name, of in found.items():
+        log, _, size = name.partition(", ")
+        if not isinstance(of, dict) or "produce_per_s" not in of or log == "kafka-python":
+            continue
+        peer = found[f"kafka-python, {size}"]
+        for what in ("produce", "consume"):
+            yield (
+                f"{log} log, {what}, {size} events, beside kafka-python",
+                f"{of[f'{what}_per_s']:,.0f} events/s",
+                f"{peer[f'{what}_per_s']:,.0f} events/s",
+                f"{of[f'{what}_per_s'] / peer[f'{what}_per_s']:.2f}",
+            )
+
+
+def outbox(found: Any) -> Iterator[Row]:
+    """The backlog's rate, beside the same reads and deletes sent nowhere; delays from commit to handler."""
+    for name, value in found.items():
+        if isinstance(value, dict):
+            told = ", ".join(
+                f"{key.removesuffix('_ms').replace('_', ' ')} {each:.1f} ms" for key, each in value.items()
+            )
+            yield f"outbox to handler, {name}", told, "", ""
+        elif name != "nowhere":
+            alone = found["nowhere"]
+            ratio = f"{value / alone:.2f}"
+            yield (
+                f"PostgreSQL outbox to {name}, a backlog",
+                f"{value:,.0f} events/s",
+                f"{alone:,.0f} events/s nowhere",
+                ratio,
+            )
+
+
+def answer_cost(found: Any) -> Iterator[Row]:
+    """The hot path of recording."""
+    peer = found["os.write of the same bytes"]
+    for name in ("handed over", "encoded", "appended"):
+        times = found[name]
+        yield (
+            f"answer's hot path: {name} ({found['event_bytes']:,} bytes)",
+            f"{times['p50_us']:.1f} us median, {times['p99_us']:.1f} us p99",
+            f"os.write {peer['p50_us']:.1f} us, {peer['p99_us']:.1f} us p99" if name == "appended" else "",
+            f"{times['p50_us'] / peer['p50_us']:.2f}" if name == "appended" else "",
+        )
+
+
+def inference_isolation(found: Any) -> Iterator[Row]:
+    """Kafka, attribution and chain all down, against all healthy."""
+    counted = found["accounts"]
+    yield (
+        f"inference ({found['model']}) with Kafka, attribution and chain down, beside all healthy: tokens",
+        f"{found['down_tokens_per_s']:.1f} tokens/s",
+        f"{found['healthy_tokens_per_s']:.1f} tokens/s",
+        _interval(found["tokens_ratio"]) + f" (at least {found['promise']})",
+    )
+    yield (
+        "the same: p99 of the gap between two pieces of text",
+        f"{found['down_gap_p99_ms']:.1f} ms",
+        f"{found['healthy_gap_p99_ms']:.1f} ms",
+        _interval(found["gap_p99_ratio"]) + f" (at most {2 - found['promise']:.2f})",
+    )
+    lost = counted["lost_in_attribution"]
+    doubled = counted["doubled_in_attribution"] + counted["not_in_exactly_one_batch"]
+    yield (
+        f"the same: of {counted['answers']:,} answers, when all were back",
+        f"{lost} lost, {doubled} doubled",
+        "",
+        "",
+    )
+
+
+def inference(found: Any) -> Iterator[Row]:
+    """Serving beside PEFT."""
+    for case in found:
+        if case["targets"] == "all-linear":
+            yield (
+                f"serving, {case['batch']}, LoRA on all linear modules, beside generate and PEFT",
+                f"{median(case['engine']['wall']):.0f} tokens/s",
+                f"{median(case['peer']['wall']):.0f} tokens/s",
+                f"{case['ratios_of_medians']['wall']:.2f} wall, {case['ratios_of_medians']['cpu']:.2f} CPU",
+            )
+
+
+def attribution(found: Any) -> Iterator[Row]:
+    """Everything it tells."""
+    for name, value in found.items():
+        if isinstance(value, dict) and "wall_s" in value:
+            yield (
+                f"attribution: {name}",
+                f"{value['wall_s']:.2f} wall, {value['processor_s']:.2f} CPU",
+                "",
+                "",
+            )
+
+
+def datanet(found: Any) -> Iterator[Row]:
+    """Streams of contributions."""
+    for name, of in found.items():
+        if isinstance(of, dict) and "acknowledged_records_per_s" in of:
+            told = f"{of['acknowledged_records_per_s']:,.0f} records/s acknowledged, {of['told_records_per_s']:,.0f} told"
+            yield f"contributions, {name}, {found['database']}", told, "", ""
+    waited = found["interactive"]
+    yield "contribution, one at a time", f"{waited['median_ms']} ms median, {waited['p99_ms']} ms p99", "", ""
+
+
+TABLES: dict[str, Callable[[Any], Iterator[Row]]] = {
+    each.__name__: each
+    for each in (grpc, datanet, eventlog, outbox, answer_cost, inference_isolation, inference, attribution)
+}
+
+
+def main(folder: Path) -> int:
+    """Prints the table; code 1 when a file cannot be read as its benchmark's."""
+    rows: list[str] = []
+    missing = []
+    for name, table in TABLES.items():
+        path = folder / f"{name}.json"
+        if not path.exists():
+            missing.append(name)
+            continue
+        command = f"`scripts/bench.sh {name}`"
+        rows += [f"| {' | '.join(row)} | {command} |" for row in table(json.loads(path.read_text()))]
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    print(
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, commit {commit}.\n"
+    )
+    print("| what | ours | peer | ratio | command |\n|---|---|---|---|---|")
+    print("\n".join(rows))
+    if missing:
+        print(f"\nNot measured: {', '.join(missing)}.")
+    return 0
+
+
+def _interval(ratio: Any) -> str:
+    return f"{ratio['median']:.2f} [{ratio['lower']:.2f}, {ratio['upper']:.2f}], {ratio['pairs']} pairs"
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
