@@ -78,7 +78,8 @@ def test_committed_changes_take_effect_once_in_order_while_members_come_and_go(
     topic = new_topic(4)
     handlers = {Topic(topic, 4): {"google.protobuf.StringValue": take}}
     second_log = open_event_log(log_url)
-    first, second = (ConsumerRunner(each, db, "g", handlers) for each in (log, second_log))
+    first = ConsumerRunner(log, db, "g", handlers)
+    second = ConsumerRunner(second_log, db, "g", handlers, workers=3)
     with running(OutboxPublisher(db, log).run, first.run):
         write(db, topic, range(100))
         with running(second.run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
@@ -279,6 +280,14 @@ class TestGroups:
         assert consumer.poll(0.3) == []
         assert 0.25 < time.monotonic() - started < 1.5
 
+    def test_waiting_costs_hardly_any_processor_time(self, log: EventLog, topic: str) -> None:
+        consumer = log.consumer("g", [topic])
+        join(consumer, 1)
+        before = time.process_time()
+        for _ in range(4):
+            assert consumer.poll(0.5) == []
+        assert time.process_time() - before < 0.5  # looking again and again would take two seconds of it
+
 
 class TestPauseAndSeek:
     def test_a_paused_partition_waits_while_others_go_on(
@@ -319,6 +328,92 @@ class TestPauseAndSeek:
             log.consumer("g", [topic]).seek(TopicPartition(topic, 0), 0)
 
 
+class TestRetention:
+    def test_a_late_group_and_one_whose_next_record_is_gone_go_on_at_the_oldest_kept(
+        self, log: EventLog, new_topic: NewTopic
+    ) -> None:
+        name = new_topic(retention_hours=0)
+        partition = TopicPartition(name, 0)
+        early = log.consumer("early", [name])
+        join(early, 1)
+        early.commit({partition: 0})
+        early.close()
+        log.producer().send(records(name, "gone", "gone too"))
+        deadline = time.monotonic() + _PATIENCE_S
+        pause = threading.Event()
+        while log.lag("late", name)[0] > log.end_offsets(name)[0] - 2:
+            assert time.monotonic() < deadline, "nothing was dropped"
+            pause.wait(0.1)
+            log.producer().send(
+                records(name, "later")
+            )  # a new one: the embedded log drops at a producer's first send
+        assert log.lag("early", name)[0] <= log.end_offsets(name)[0] - 2
+        producer = log.producer()
+        for group in ("early", "late"):
+            consumer = log.consumer(group, [name])
+            found: list[InRecord] = []
+            while not found:
+                assert time.monotonic() < deadline + 2 * _PATIENCE_S, f"{group} gets nothing"
+                producer.send(records(name, "later"))
+                found = consumer.poll(0.2)
+            assert found[0].offset >= 2
+            assert set(values(found)) == {"later"}
+            consumer.close()
+
+    def test_without_retention_records_stay(self, log: EventLog, topic: str) -> None:
+        for number in range(3):
+            log.producer().send(records(topic, str(number)))
+        assert values(read(log.consumer("g", [topic]), 3)) == ["0", "1", "2"]
+
+
+class TestPoison:
+    def test_what_nobody_can_decode_is_delivered_in_its_place_and_skipped_by_nobody(
+        self, log: EventLog, topic: str, producer_send: Send
+    ) -> None:
+        poison = OutRecord(topic, b"", b"", (("\u00fc", b"\xff\xfe"), ("", b"")))
+        producer_send([*records(topic, "before"), poison, *records(topic, "after")])
+        for group in ("g", "h"):
+            found = read(log.consumer(group, [topic]), 3)
+            assert [record.value for record in found] == [b"before", b"", b"after"]
+            assert found[1].headers == poison.headers
+
+
+_SENDER = """
+import sys
+from servicekit.eventlog import OutRecord, open_event_log
+url, topic, name = sys.argv[1:]
+producer = open_event_log(url).producer()
+for start in range(0, 200, 20):
+    numbers = range(start, start + 20)
+    producer.send([OutRecord(topic, name.encode(), f"{name} {number}".encode()) for number in numbers])
+print("sent", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.server
+class TestProcesses:
+    def test_what_processes_have_sent_at_once_outlives_them_in_each_ones_order(
+        self, log: EventLog, log_url: str, new_topic: NewTopic
+    ) -> None:
+        topic = new_topic(2)
+        senders = [
+            subprocess.Popen(
+                [sys.executable, "-c", _SENDER, log_url, topic, name],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )
+            for name in ("a", "b", "c")
+        ]  # fmt: skip
+        for sender in senders:
+            assert sender.stdout is not None
+            assert sender.stdout.readline() == "sent\n"
+            sender.kill()
+            sender.wait()
+        found = values(read(log.consumer("g", [topic]), 600))
+        for name in ("a", "b", "c"):
+            assert [v for v in found if v.startswith(name)] == [f"{name} {n}" for n in range(200)]
+
+
 class TestRebalance:
     def test_members_share_the_partitions_evenly_and_each_record_goes_to_one(
         self, log: EventLog, new_topic: NewTopic, producer_send: Send
@@ -355,6 +450,18 @@ class TestRebalance:
         started = time.monotonic()
         join(second, 1)
         assert time.monotonic() - started < 10  # far from the lease
+
+    def test_closing_a_log_leaves_the_group_also_for_a_member_nobody_holds_any_more(
+        self, log: EventLog, log_url: str, topic: str
+    ) -> None:
+        other = open_event_log(log_url)
+        join(other.consumer("g", [topic], session_timeout_s=10 * _PATIENCE_S), 1)
+        gc.collect()
+        successor = log.consumer("g", [topic], session_timeout_s=10 * _PATIENCE_S)
+        assert successor.poll(0.1) == []
+        assert successor.assignment() == frozenset()
+        other.close()
+        join(successor, 1)  # within a tenth of the lease
 
     @pytest.mark.server
     def test_a_killed_members_partitions_are_taken_over_and_what_it_left_comes_again(

@@ -47,6 +47,7 @@ share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=500
 log.retention.check.interval.ms=1000
+log.initial.task.delay.ms=500
 log.cleaner.enable=false
 num.network.threads=2
 num.io.threads=2

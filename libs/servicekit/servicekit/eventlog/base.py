@@ -30,7 +30,8 @@ made in one transaction with an inbox row (`servicekit.inbox`): the repeat finds
 
 **Rebalances.** They happen inside `poll`, never between polls, and are cooperative: a member keeps what it
 keeps, and hands over a partition only when it polls again, which is when it has finished, and should have
-committed, what the last poll gave it. So a clean hand-over repeats nothing. A member that dies, or does not
+committed, what the last poll gave it. So a clean hand-over repeats nothing. A member that is closed leaves at once, and
+closing a log closes its members, those too that nobody holds any more. A member that dies, or does not
 poll for `MAX_POLL_INTERVAL_S`, loses its partitions after its lease (`session_timeout_s`); what it had not
 committed is repeated by its successor, and its own late `commit` raises `Fenced`. Committed offsets never
 move backwards through a fenced member. Pauses do not survive losing a partition.

@@ -1,0 +1,183 @@
+"""How fast an outbox on a real PostgreSQL catches up after the event log was away: committed events to durable in the log.
+
+    python bench/outbox_bench.py [--events 30000] [--bytes 500]
+
+The backlog is written first, in transactions of 100 events; then one publisher drains it into each event log, and the time is
+from its start to the last event being durable there and gone from the outbox. PostgreSQL, the broker, the publisher and its
+drain share this machine's cores. The last line is what the database alone allows: the same reads and deletes, sent nowhere.
+
+Then, on an empty outbox, events are committed one at a time, and the time is from each one's commit to the end of its
+handler's transaction in a consumer of another database: outbox, publisher, log, runner, inbox, effect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from google.protobuf.wrappers_pb2 import BytesValue
+from sqlalchemy import Engine, func, select, table
+from sqlalchemy import event as sql_event
+from sqlalchemy.orm import Session
+
+from servicekit import outbox
+from servicekit.consumer import ConsumerRunner
+from servicekit.database import engine, new_metadata, transaction
+from servicekit.eventlog import EventLog, OutRecord, Topic, open_event_log
+from servicekit.eventlog.base import Producer
+from servicekit.events import Event, new_event
+from servicekit.testing import empty_database, postgresql
+
+_ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(_ROOT / "tests" / "kafka"))
+from kafka_broker import KafkaBroker  # noqa: E402
+
+TOPIC = Topic("bench.outbox.v1", partitions=6)
+SINGLE = Topic("bench.single.v1", partitions=6)
+_WRITE = 100
+_KEYS = 97
+_WARM = 20
+
+
+class Nowhere:
+    """A log that takes everything at once: what is left is the database's part."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self.system = log.system
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._log, name)
+
+    def producer(self) -> Producer:
+        return _NoProducer()
+
+
+class _NoProducer:
+    def send(self, records: Sequence[OutRecord]) -> None:
+        """Take them."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def fill(db: Engine, events: int, size: int) -> float:
+    """Commit the backlog; events a second."""
+    started = time.perf_counter()
+    for first in range(0, events, _WRITE):
+        made = [
+            new_event(TOPIC, f"key{n % _KEYS}", BytesValue(value=os.urandom(size)), "openledger/bench")
+            for n in range(first, min(first + _WRITE, events))
+        ]
+        with transaction(db) as session:
+            outbox.add_all(session, made)
+    return events / (time.perf_counter() - started)
+
+
+def drain(db: Engine, log: EventLog) -> float:
+    """Seconds until the outbox is empty."""
+    publisher = outbox.OutboxPublisher(db, log)
+    stop = threading.Event()
+    thread = threading.Thread(target=publisher.run, args=(stop,))
+    pause = threading.Event()
+    started = time.perf_counter()
+    thread.start()
+    while left(db):
+        pause.wait(0.02)
+    took_s = time.perf_counter() - started
+    stop.set()
+    thread.join()
+    return took_s
+
+
+def commit_to_effect(db: Engine, other: Engine, log: EventLog, count: int) -> tuple[float, float]:
+    """Median and 99th percentile, in milliseconds, of the way from a commit to the effect in another database."""
+    log.ensure_topics([SINGLE])
+    arrived = threading.Event()
+
+    def handle(session: Session, event: Event[BytesValue]) -> None:
+        sql_event.listen(session, "after_commit", lambda _: arrived.set(), once=True)
+
+    handlers = {SINGLE: {BytesValue.DESCRIPTOR.full_name: handle}}
+    runner = ConsumerRunner(log, other, "bench", handlers)
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=run, args=(stop,))
+        for run in (outbox.OutboxPublisher(db, log).run, runner.run)
+    ]
+    for thread in threads:
+        thread.start()
+    times: list[float] = []
+    for number in range(-_WARM, count):
+        made = new_event(
+            SINGLE, f"key{number % _KEYS}", BytesValue(value=os.urandom(500)), "openledger/bench"
+        )
+        arrived.clear()
+        with transaction(db) as session:
+            outbox.add(session, made)
+        started = time.perf_counter()
+        arrived.wait(60)
+        if number >= 0:
+            times.append((time.perf_counter() - started) * 1000)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    cuts = statistics.quantiles(times, n=100)
+    return statistics.median(times), cuts[98]
+
+
+def left(db: Engine) -> int:
+    """Rows of the outbox."""
+    with db.connect() as connection:
+        return int(connection.execute(select(func.count()).select_from(table("outbox"))).scalar_one())
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--events", type=int, default=30_000)
+    parser.add_argument("--bytes", type=int, default=500, help="of an event's value")
+    parser.add_argument("--singles", type=int, default=300, help="events sent one at a time")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    arguments = parser.parse_args()
+    subprocess.run([_ROOT / "scripts" / "kafka_jars.sh"], check=True)
+    figures: dict[str, float] = {}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        KafkaBroker(Path(folder) / "kafka") as broker,
+        postgresql() as server,
+    ):
+        embedded = open_event_log(f"embedded:{folder}/events.db")
+        kafka = open_event_log(f"kafka://{broker.address}")
+        for name, log in {"kafka": kafka, "embedded": embedded, "nowhere": Nowhere(embedded)}.items():
+            log.ensure_topics([TOPIC])
+            with empty_database(server.url) as url:
+                db = engine(url)
+                new_metadata().create_all(db)
+                written = fill(db, arguments.events, arguments.bytes)
+                figures[name] = arguments.events / drain(db, log)
+                db.dispose()
+            print(
+                f"PostgreSQL outbox to {name:9} {figures[name]:9,.0f} events/s  (written at {written:,.0f}/s)",
+                flush=True,
+            )
+        kafka.close()
+        embedded.close()
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
