@@ -18,7 +18,7 @@ from openledger.settlement.v1.settlement_pb2_grpc import SettlementServiceStub
 from openledger.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
 
 from servicekit.auth import DevelopmentIssuer
-from servicekit.client import sync_channel
+from servicekit.client import Tls, sync_channel
 from servicekit.errors import StartupError
 
 SERVICES = ("datanet", "trainer", "inference", "attribution", "chain_relay")
@@ -38,11 +38,20 @@ def address_file(state_dir: Path, service: str) -> Path:
     return state_dir / "run" / f"{service}.json"
 
 
+def tls_of_environment() -> Tls | None:
+    """Whom to trust (`OPENLEDGER_TLS_CA`) and, for mTLS, who one is (`OPENLEDGER_TLS_CERT`, `OPENLEDGER_TLS_KEY`); without
+    the first, plain text."""
+    ca, cert, key = (os.environ.get(f"OPENLEDGER_TLS_{name}") for name in ("CA", "CERT", "KEY"))
+    if not ca:
+        return None
+    return Tls(Path(ca), Path(cert) if cert else None, Path(key) if key else None)
+
+
 @dataclass
 class Connections:
     """Stubs of the services for one caller. Channels are opened once and shared.
 
-    An address is `OPENLEDGER_<SERVICE>_ADDRESS`, else what the service wrote into `state_dir`.
+    An address is `OPENLEDGER_<SERVICE>_ADDRESS`, else what the service wrote into `state_dir`. TLS by `tls_of_environment`.
     """
 
     state_dir: Path
@@ -86,7 +95,8 @@ class Connections:
     def channel(self, service: str) -> grpc.Channel:
         """The channel to a service."""
         if service not in self._channels:
-            self._channels[service] = sync_channel(str(self.addresses(service)["grpc"]), self.bearer())
+            address = str(self.addresses(service)["grpc"])
+            self._channels[service] = sync_channel(address, self.bearer(), tls_of_environment())
         return self._channels[service]
 
     def _stub(self, make: Callable[[grpc.Channel], Stub], service: str) -> Stub:
