@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import xmlrpc.client
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ STOP_S = 60.0
 """Longest time that the programs have to end before they are killed."""
 START_S = 180.0
 """Longest time that the platform has to become ready."""
+REVIVE_EVERY_S = 5.0
+"""How often a platform that was ready looks for programs that supervisord has given up."""
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Supervisor:
     plan: Plan
     view: LogView
     stopping: threading.Event
+    _revive_at: float = 0.0
 
     def run(self, when_ready: Callable[[], None]) -> int:
         """Starts everything, calls `when_ready` once all doors answer, blocks until told to stop. Returns the exit code.
@@ -88,6 +92,7 @@ class Supervisor:
                     f"the supervisor ended with {process.returncode}: see {self.plan.state_dir}/logs/platform.log"
                 )
             if ready:
+                self._revive()
                 continue
             waited += 0.25
             self._refuse_fatal()
@@ -114,6 +119,23 @@ class Supervisor:
             last = "; ".join(f"{name}: {self.view.last_line(name)}" for name in dead)
             raise StartupError(f"cannot start {last}")
 
+    def _revive(self) -> None:
+        """Starts what supervisord has given up. A platform that was ready is well configured: what a program lacked, a
+        database say, was away for longer than supervisord's few tries."""
+        if time.monotonic() < self._revive_at:
+            return
+        self._revive_at = time.monotonic() + REVIVE_EVERY_S
+        try:
+            for process in processes_of(self.plan.supervisor_socket()):
+                if process["statename"] == "FATAL":
+                    name = f"{process['group']}:{process['name']}"
+                    self.view.show(
+                        json.dumps({"service": "up", "message": f"starting {process['name']} again"})
+                    )
+                    supervisor_of(self.plan.supervisor_socket()).startProcess(name, False)
+        except (OSError, xmlrpc.client.Error):
+            return  # looked at again
+
     def _read(self, stream: IO[str]) -> None:
         with (self.plan.state_dir / "logs" / "platform.log").open("a", encoding="utf-8") as log:
             for line in stream:
@@ -131,11 +153,15 @@ def _write_private(path: Path, text: str) -> None:
 
 def processes_of(socket: Path) -> list[dict[str, Any]]:
     """What supervisord says of its programs: name, statename, pid. Raises OSError when it does not answer."""
+    return list(supervisor_of(socket).getAllProcessInfo())
+
+
+def supervisor_of(socket: Path) -> Any:
+    """supervisord's own interface (supervisord.org, XML-RPC API). Its methods raise OSError, xmlrpc.client.Error."""
     proxy = xmlrpc.client.ServerProxy(
         "http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{socket}")
     )
-    found: Any = proxy.supervisor.getAllProcessInfo()
-    return list(found)
+    return proxy.supervisor
 
 
 def _lock(path: Path) -> IO[str]:

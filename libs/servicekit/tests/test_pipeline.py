@@ -13,9 +13,11 @@ import grpc
 import pytest
 from openledger.datanet.v1 import datanet_pb2
 from prometheus_client import REGISTRY
+from sqlalchemy import text
 
 from servicekit import telemetry
 from servicekit.client import channel
+from servicekit.database import engine, reading
 from servicekit.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -24,6 +26,7 @@ from servicekit.errors import (
     InvalidArgument,
     NotFound,
     ResourceExhausted,
+    Unavailable,
     from_rpc_error,
 )
 from servicekit.server import check_cancelled
@@ -144,6 +147,20 @@ async def test_a_defect_shows_a_trace_id_and_nothing_else_and_is_logged(
     assert int(error.trace_id, 16) != 0
     logged = [record for record in caplog.records if record.levelno >= logging.ERROR and record.exc_info]
     assert any("1234" in str(record.exc_info) for record in logged)
+
+
+async def test_a_database_that_is_away_is_no_defect_of_ours() -> None:
+    nobody = engine("postgresql://nobody@127.0.0.1:1/nothing?connect_timeout=5")
+
+    async def ask() -> None:
+        with reading(nobody) as session:
+            session.execute(text("SELECT 1"))
+
+    async with serving(ask) as caller:
+        error = await caller.error("unary_unary")
+    assert isinstance(error, Unavailable)
+    assert error.reason == "DATABASE_UNAVAILABLE"
+    assert error.retry_after_s == 1
 
 
 async def test_a_full_disk_is_said_to_be_one() -> None:

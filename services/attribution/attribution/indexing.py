@@ -67,13 +67,21 @@ class Indexer:
         self._batch_tokens = batch_tokens
 
     def run(self, stop: threading.Event) -> None:
-        """Builds until `stop` is set; a batch that runs then is finished first."""
+        """Builds until `stop` is set; a batch that runs then is finished first. A database that is away is waited for."""
+        failures = 0
         while not stop.is_set():
-            task = run_in_transaction(self._engine, _next)
+            try:
+                task = run_in_transaction(self._engine, _next)
+                if task is not None:
+                    self._attempt(task, stop)
+                failures = 0
+            except Exception:
+                failures += 1
+                logger.exception("looking for indexes to build failed, trying again")
+                backoff.wait(stop, failures)
+                continue
             if task is None:
                 stop.wait(_LOOK_EVERY_S)
-            else:
-                self._attempt(task, stop)
 
     def _attempt(self, task: IndexTask, stop: threading.Event) -> None:
         started = time.monotonic()

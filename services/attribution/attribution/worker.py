@@ -61,9 +61,19 @@ class ScoringWorker:
         self._indexes: OrderedDict[str, index.AttributionIndex] = OrderedDict()
 
     def run(self, stop: threading.Event) -> None:
-        """Scores until `stop` is set; the answer that is being scored is finished first."""
+        """Scores until `stop` is set; the answer that is being scored is finished first. A database that is away is
+        waited for."""
+        failures = 0
         while not stop.is_set():
-            if not self.step():
+            try:
+                found = self.step()
+                failures = 0
+            except Exception:
+                failures += 1
+                logger.exception("looking for answers to score failed, trying again")
+                backoff.wait(stop, failures)
+                continue
+            if not found:
                 stop.wait(_LOOK_EVERY_S)
 
     def step(self) -> bool:

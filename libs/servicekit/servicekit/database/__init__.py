@@ -6,7 +6,7 @@ lock when a transaction begins, PostgreSQL aborts one of two that conflict. `run
 """
 
 from servicekit.database.columns import UtcDateTime, ulid, utc_now
-from servicekit.database.engine import engine, is_conflict
+from servicekit.database.engine import engine, is_away, is_conflict
 from servicekit.database.metadata import new_base, new_metadata
 from servicekit.database.migrate import migrate, migrate_back, schema_differences
 from servicekit.database.transaction import reading, run_in_transaction, session_factory, transaction
@@ -14,6 +14,7 @@ from servicekit.database.transaction import reading, run_in_transaction, session
 __all__ = [
     "UtcDateTime",
     "engine",
+    "is_away",
     "is_conflict",
     "migrate",
     "migrate_back",

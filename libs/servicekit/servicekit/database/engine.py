@@ -22,6 +22,9 @@ _POOL_OVERFLOW = 40  # more in all than a service has threads: none waits for a 
 # serialization_failure, deadlock_detected, lock_not_available (PostgreSQL, appendix A)
 _CONFLICT_STATES = frozenset({"40001", "40P01", "55P03"})
 
+# admin_shutdown, crash_shutdown, cannot_connect_now, too_many_connections; connection_exception is all of class 08
+_AWAY_STATES = frozenset({"57P01", "57P02", "57P03", "53300"})
+
 
 def engine(url: str) -> Engine:
     """An engine for ``sqlite:///path`` or ``postgresql+psycopg://...`` (``postgresql://`` is read as the latter).
@@ -55,6 +58,19 @@ def is_conflict(error: BaseException) -> bool:
         return True
     name = str(getattr(error.orig, "sqlite_errorname", ""))
     return isinstance(error, OperationalError) and name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database cannot be reached, or let its connection go: the same may succeed once it is back."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    if not isinstance(error, OperationalError) or not hasattr(error.orig, "sqlstate"):
+        return False  # SQLite's is a file
+    state = getattr(error.orig, "sqlstate", None)
+    # Without a state the server said nothing: nobody listens, or the connection broke.
+    return state is None or state in _AWAY_STATES or str(state).startswith("08")
 
 
 def _sqlite(url: URL) -> Engine:

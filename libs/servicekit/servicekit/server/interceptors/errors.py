@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import grpc
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from servicekit.database.engine import is_conflict
+from servicekit.database.engine import is_away, is_conflict
 from servicekit.errors import (
     Aborted,
     DomainError,
@@ -85,7 +85,7 @@ def _translate(error: Exception) -> DomainError | None:
         return ResourceExhausted("DISK_FULL", "the disk of this service's database is full")
     if is_conflict(error):
         return Aborted("TRANSACTION_CONFLICT", "another change won, try again", retry_after_s=0.1)
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
+    if is_away(error):
         return Unavailable("DATABASE_UNAVAILABLE", "the database does not answer", retry_after_s=1)
     if isinstance(error, PoolTimeout):
         return Unavailable(
