@@ -42,6 +42,23 @@ _UNRECORDED = counter(
     "Answers whose event could not be written to the write-ahead log: each is one that will not be paid for.",
 )
 
+_HTTP_REQUESTS = counter(
+    "openledger_inference_http_requests_total",
+    "Requests at the OpenAI-compatible door, by route and HTTP status.",
+    ("route", "status"),
+)
+_HTTP_SECONDS = histogram(
+    "openledger_inference_http_request_duration_seconds",
+    "From a request at the OpenAI-compatible door to the beginning of its answer.",
+    ("route",),
+)
+
+
+def http_answered(route: str, status: int, seconds: float) -> None:
+    """A request's answer has begun."""
+    _HTTP_REQUESTS.labels(route, str(status)).inc()
+    _HTTP_SECONDS.labels(route).observe(seconds)
+
 
 def bounded(resource: Resource, used: Callable[[], int], limit: int) -> None:
     """The engine has only so much of a resource."""

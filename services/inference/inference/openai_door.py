@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, suppress
 from typing import Any
 
 import grpc
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, Status, StatusCode
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -22,6 +23,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from inference import metrics
 from inference.openai_schema import Asked, ChatRequest, CompletionRequest, Replies, parse
 from inference.reception import AnswerStream, Reception
 from servicekit.auth import Principal
@@ -216,28 +218,43 @@ async def _body(request: Request) -> bytes:
 
 
 def _route(method: str, path: str, handle: Handler) -> Route:
-    return Route(path, _guarded(f"{method} {path}", handle), methods=[method])
+    return Route(path, _guarded(method, path, handle), methods=[method])
 
 
-def _guarded(span: str, handle: Handler) -> Endpoint:
-    """A handler within the caller's trace, whose errors become OpenAI's. The span is named by the route: what a caller
-    writes into a path must not get into traces."""
+def _guarded(method: str, path: str, handle: Handler) -> Endpoint:
+    """A handler within the caller's trace, counted and timed to the beginning of its answer. Span and metrics are named by
+    the route: what a caller writes into a path must not get into either."""
 
     async def guarded(request: Request) -> Response:
         context = extract({key.lower(): value for key, value in request.headers.items()})
-        with tracer.start_as_current_span(span, context=context, kind=SpanKind.SERVER), ExitStack() as call:
-            try:
-                return await handle(request, call)
-            except DomainError as error:
-                return _refusal(error)
-            except ClientDisconnect:
-                return Response(status_code=499)
-            except Exception:
-                log.exception("a request failed")
-                body = {"message": f"internal error, trace id {current_trace_id()}", "type": "api_error"}
-                return JSONResponse({"error": {**body, "param": None, "code": "INTERNAL"}}, 500)
+        attributes = {"http.request.method": method, "http.route": path, "url.scheme": request.url.scheme}
+        begun = time.perf_counter()
+        span = tracer.start_as_current_span(
+            f"{method} {path}", context=context, kind=SpanKind.SERVER, attributes=attributes
+        )
+        with span as known, ExitStack() as call:
+            response = await _answered(handle, request, call)
+            known.set_attribute("http.response.status_code", response.status_code)
+            if response.status_code >= 500:
+                known.set_status(Status(StatusCode.ERROR))
+        metrics.http_answered(f"{method} {path}", response.status_code, time.perf_counter() - begun)
+        return response
 
     return guarded
+
+
+async def _answered(handle: Handler, request: Request, call: ExitStack) -> Response:
+    """The handler's response, or its error as OpenAI tells one."""
+    try:
+        return await handle(request, call)
+    except DomainError as error:
+        return _refusal(error)
+    except ClientDisconnect:
+        return Response(status_code=499)
+    except Exception:
+        log.exception("a request failed")
+        body = {"message": f"internal error, trace id {current_trace_id()}", "type": "api_error"}
+        return JSONResponse({"error": {**body, "param": None, "code": "INTERNAL"}}, 500)
 
 
 def _refusal(error: DomainError) -> Response:
