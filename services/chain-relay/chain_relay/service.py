@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import urlsplit
 
 from openledger.settlement.v1 import settlement_pb2_grpc
 from requests import RequestException
@@ -15,6 +16,7 @@ from chain_relay.answers import Terms, release_held
 from chain_relay.api import SettlementApi
 from chain_relay.contracts import CONTRACT_OF, Deployment
 from chain_relay.deploy import DeployPlan, check, deploy
+from chain_relay.references import references
 from chain_relay.relay import Relay, RelayRules
 from chain_relay.sealing import open_ledger
 from chain_relay.sender import FeeLimits, Sender
@@ -41,7 +43,7 @@ def build(settings: Settings) -> Service:
     chain = Web3Chain(w3, deployment, settings.artifacts)
     latest = chain.block("latest")
     if latest is None:
-        raise StartupError(f"the node at {settings.rpc_url} has no block")
+        raise StartupError(f"the node at {_shown(settings.rpc_url)} has no block")
     on_chain = chain.ledger(latest)
 
     def prepare(session: Session) -> None:
@@ -66,6 +68,7 @@ def build(settings: Settings) -> Service:
     )
     addresses = {name: str(getattr(deployment, name)) for name in CONTRACT_OF}
     settlement = Settlement(service.engine, chain, relay, settings, addresses, signer.address)
+    service.add_references(references)
     service.add_servicer(
         settlement_pb2_grpc.add_SettlementServiceServicer_to_server, SettlementApi(settlement)
     )
@@ -86,10 +89,21 @@ def open_chain(settings: Settings) -> tuple[Web3, LocalSigner]:
             break
         except (RequestException, Web3Exception, ValueError) as error:
             if time.monotonic() > deadline:
-                raise StartupError(f"no chain answers at {settings.rpc_url}: {error}") from None
+                kind = type(error).__name__
+                raise StartupError(f"no chain answers at {_shown(settings.rpc_url)}: {kind}") from None
             time.sleep(0.2)
     key = settings.signer_key.get_secret_value() if settings.signer_key else None
     return w3, open_signer(chain_id, key, settings.keystore, settings.keystore_password_file)
+
+
+def _shown(rpc_url: str) -> str:
+    """A node's address for people: providers put keys into paths and queries."""
+    parts = urlsplit(rpc_url)
+    return (
+        f"{parts.scheme}://{parts.hostname}:{parts.port}"
+        if parts.port
+        else f"{parts.scheme}://{parts.hostname}"
+    )
 
 
 def open_deployment(w3: Web3, signer: LocalSigner, settings: Settings) -> Deployment:

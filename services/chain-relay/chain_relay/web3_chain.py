@@ -216,7 +216,7 @@ class Web3Chain:
                     raise SendRefused(reason, str(error)) from None  # type: ignore[arg-type]
             raise SendRefused("OTHER", str(error)) from None
         except (requests.RequestException, Web3Exception) as error:
-            raise ChainUnavailable(f"sending: {error}") from error
+            raise ChainUnavailable(f"sending: {_words(error)}") from error
 
     def receipt(self, transaction_hash: str) -> Receipt | None:
         """What became of a transaction; None while it is in no block."""
@@ -272,7 +272,13 @@ def _asked(question: Callable[[], T]) -> T:
     except (BlockNotFound, TransactionNotFound, BadFunctionCallOutput, ContractLogicError):
         raise
     except (requests.RequestException, Web3Exception, ValueError, KeyError) as error:
-        raise ChainUnavailable(f"{type(error).__name__}: {error}") from error
+        raise ChainUnavailable(_words(error)) from error
+
+
+def _words(error: Exception) -> str:
+    """What may be logged and told: an error of the connection quotes the node's address, with a provider's key in it."""
+    kind = type(error).__name__
+    return kind if isinstance(error, requests.RequestException) else f"{kind}: {error}"
 
 
 def _revert_reason(contract: Contract, error: ContractLogicError) -> str:

@@ -37,7 +37,10 @@ def engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except Exception:
-        raise StartupError(f"database_url {url!r} is not a database URL") from None
+        # Not shown: what cannot be read may hold a password anywhere.
+        raise StartupError(
+            "database_url is not a database URL (sqlite:///path or postgresql://...)"
+        ) from None
     backend = parsed.get_backend_name()
     if backend not in _OPEN:
         raise StartupError(
