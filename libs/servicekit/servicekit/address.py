@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from servicekit.files import write_whole
+from servicekit.files import remove, write_whole
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 """Hosts that only this machine reaches."""
@@ -52,7 +52,7 @@ def remove_address(state_dir: Path, service: str, pid: int) -> None:
     """Removes the file of that process; a successor's stays."""
     address = read_address(state_dir, service)
     if address is not None and address.pid == pid:
-        _path(state_dir, service).unlink(missing_ok=True)
+        remove(_path(state_dir, service))
 
 
 def _path(state_dir: Path, service: str) -> Path:

@@ -97,31 +97,6 @@ def test_the_same_spec_and_data_make_the_same_adapter(bench: Bench) -> None:
     assert bench.train("other", other).adapter_digest != bench.train("once", SPEC).adapter_digest
 
 
-def test_a_killed_run_goes_on_to_the_same_adapter(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = dataclasses.replace(SPEC, replay=REPLAY)
-    whole = bench.train("whole", spec)
-    folder = bench.prepare("killed", spec)
-
-    class Killed(BaseException):
-        pass
-
-    step = run.Stepper.step
-
-    def dies_at_six(self: Any, number: int, batch: Any) -> Any:
-        if number == 5 and not (folder / "died").exists():
-            (folder / "died").touch()
-            raise Killed
-        return step(self, number, batch)
-
-    monkeypatch.setattr(run.Stepper, "step", dies_at_six)
-    with pytest.raises(Killed):
-        run.train(folder, compute=FP32, checkpoint_every_s=0)
-    result = run.train(folder, compute=FP32)
-    assert result is not None
-    assert result.adapter_digest == whole.adapter_digest
-    assert not (folder / "checkpoint.pt").exists()
-
-
 def test_the_manifest_names_every_record_seen_and_how_often(bench: Bench) -> None:
     spec = dataclasses.replace(SPEC, steps=15, replay=REPLAY)
     result = bench.train("manifest", spec)

@@ -24,6 +24,7 @@ from modelkit import adapter, base_model
 from modelkit.compute import Compute, measure
 from modelkit.prompt import PromptTemplate
 from modelkit.training_manifest import ManifestReplay, ManifestSnapshot, TrainingManifest
+from servicekit import crash
 from servicekit.objects import ObjectStore
 from trainer.jobs.files import RESULT_FILE, TrainingJob, TrainingResult, write_json
 from trainer.progress import ProgressWriter
@@ -248,7 +249,8 @@ class _Run:
     ) -> TrainingResult:
         """Adapter, manifest, result file, in this order: whoever sees the result finds what it names."""
         self._report("publishing", 0, 0, "")
-        tuned.save_pretrained(str(self._folder / "adapter"))
+        with crash.step("adapter files"):
+            tuned.save_pretrained(str(self._folder / "adapter"))
         adapter_digest = adapter.publish(self._folder / "adapter", self._job.base_digest, self._store)
         packages = {name: version(name) for name in _PACKAGES}
         manifest = TrainingManifest(

@@ -1,0 +1,84 @@
+"""Kills every service at every crash point, and prints a table. `make crash`.
+
+    python tests/crash/everywhere.py [SCENARIO ...] [--seed TEXT]
+
+Each place that a life comes by is killed at once; then, for each point, a life that dies there is followed by one that dies
+at a place drawn by the seed. Ends with 1 when something was lost or doubled, when a service did not start again, or when a
+point stands in the source that nothing comes by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ground
+import harness
+
+
+@dataclass
+class Row:
+    """What was found of one scenario."""
+
+    scenario: str
+    points: set[str] = field(default_factory=set)
+    places: int = 0
+    kills: int = 0
+    died_at: set[str] = field(default_factory=set)
+    faults: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def cells(self) -> list[object]:
+        """As the table shows it."""
+        passed = self.kills - len(self.faults)
+        return [
+            self.scenario, len(self.points), len(self.died_at), self.places, self.kills, passed, len(self.faults),
+            round(self.seconds),
+        ]  # fmt: skip
+
+
+def kill_everywhere(name: str, seed: str, folder: Path) -> Row:
+    """All kills of one scenario."""
+    row, began = Row(name), time.monotonic()
+    with harness.Scenario(name, folder / name) as scenario:
+        places = scenario.places()
+        row.places, row.points = len(places), {place.point for place in places}
+        row.faults += [f"no life comes by {function}" for function in sorted(ground.missed(name, row.points))]
+        for chosen in [*((place,) for place in places), *harness.twice(places, seed)]:
+            outcome = scenario.kill_at(*chosen)
+            row.kills += 1
+            if outcome.died and len(chosen) == 1:
+                row.died_at.add(chosen[0].point)
+            if outcome.fault:
+                row.faults.append(outcome.fault)
+                print(f"{name}: {outcome.fault}", file=sys.stderr, flush=True)
+    row.seconds = time.monotonic() - began
+    return row
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("scenarios", nargs="*", default=list(harness.SCENARIOS), metavar="SCENARIO")
+    parser.add_argument("--seed", default="openledger", help="draws where the second of two deaths is")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="openledger-crash-") as folder, ThreadPoolExecutor(2) as pool:
+        rows = list(
+            pool.map(lambda name: kill_everywhere(name, arguments.seed, Path(folder)), arguments.scenarios)
+        )
+        heads = ["scenario", "points", "died at", "places", "kills", "passed", "faults", "seconds"]
+        table = [heads, *(row.cells() for row in rows)]
+        total = [sum(int(str(cells[column])) for cells in table[1:]) for column in range(1, len(heads))]
+        for cells in [*table, ["all", *total]]:
+            print("".join(f"{cell!s:<14}" if n == 0 else f"{cell!s:>9}" for n, cell in enumerate(cells)))
+    return 1 if any(row.faults for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

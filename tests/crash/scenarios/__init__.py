@@ -1,0 +1,1 @@
+"""How each service lives while it is killed; see `harness`."""

@@ -1,0 +1,35 @@
+"""Services die at their crash points and come back: nothing is lost, nothing is doubled. `make crash` kills at all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ground
+import harness
+import pytest
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+KILLS = {
+    "delivery": 8,
+    "datanet": 8,
+    "trainer": 6,
+    "relay": 6,
+    "inference": 3,
+    "attribution": 3,
+    "training_job": 3,
+}
+"""A sample. Those of models that are loaded in each life are fewer."""
+SEED = "openledger"
+
+
+@pytest.mark.parametrize("name", sorted(KILLS))
+def test_killed_between_two_steps_it_goes_on_as_if_nothing_had_been(name: str, tmp_path: Path) -> None:
+    with harness.Scenario(name, tmp_path) as scenario:
+        places = scenario.places()
+        assert not (missing := ground.missed(name, [place.point for place in places])), (
+            f"no life comes by the points of {missing}"
+        )
+        outcomes = [scenario.kill_at(place) for place in harness.sample(places, KILLS[name], SEED)]
+    assert [outcome.fault for outcome in outcomes if outcome.fault] == []
+    assert any(outcome.died for outcome in outcomes)
