@@ -202,6 +202,23 @@ def test_a_principal_has_only_so_many_streams_open(service: Service, api: Datane
     assert list(over.DownloadSnapshot(download, timeout=20)) == []
 
 
+@pytest.mark.parametrize("service", [{"max_concurrent_streams": 2}], indirect=True)
+def test_a_connection_has_only_so_many_calls_open_and_the_next_waits(service: Service, api: Datanets) -> None:
+    download = datanet_pb2.DownloadSnapshotRequest(name=f"{NAME}/snapshots/1", part=1)
+    assert service.address is not None
+    with sync_channel(service.address.grpc, token(service, ["auditor"], "ann")) as channel:
+        over = datanet_pb2_grpc.DatanetServiceStub(channel)
+        open_ = [over.DownloadSnapshot(download, timeout=60) for _ in range(2)]
+        for _ in open_:
+            assert api.entered.acquire(timeout=20)
+        waiting = error_of(lambda: list(over.DownloadSnapshot(download, timeout=0.5)))
+        assert waiting.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert not api.entered.acquire(blocking=False)  # it never came in
+        api.release.set()
+        assert [list(stream) for stream in open_] == [[], []]
+        assert list(over.DownloadSnapshot(download, timeout=20)) == []
+
+
 def test_bytes_that_are_no_message_are_an_invalid_argument(service: Service) -> None:
     assert service.address is not None
     with sync_channel(service.address.grpc, token(service, ["curator"])) as over:
