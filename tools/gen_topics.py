@@ -126,7 +126,8 @@ def page(entries: list[Entry]) -> str:
         "",
         "Events are CloudEvents in binary mode: headers `ce_id`, `ce_type` (the message's full name),"
         " `ce_source`, `ce_time`, `ce_specversion` and `traceparent`; the value is the message in protobuf."
-        " Each topic has a dead-letter topic `<topic>.dlq` that its consumers fill and operators clear.",
+        " Each topic has a dead-letter topic `<topic>.dlq` that its consumers fill; `openledger dlq`"
+        " shows it and replays from it, and notes that in `<topic>.dlq.replays` ([delivery](delivery.md)).",
         "",
         "| topic | from | to | partitions | kept |",
         "|---|---|---|---|---|",

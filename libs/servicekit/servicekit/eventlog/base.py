@@ -80,7 +80,7 @@ class Topic:
     """Full proto names of the messages that may stand in it; empty when anything may."""
 
     def dead_letters(self) -> Topic:
-        """The topic invalid records of this one are moved to; kept without end, operators clear it."""
+        """The topic invalid records of this one are moved to; kept without end: `openledger dlq` reads it."""
         return Topic(self.name + ".dlq", partitions=1)
 
 
