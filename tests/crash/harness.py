@@ -58,7 +58,8 @@ class Scenario:
         self._folder = folder
         self._template = folder / "template"
         self._copies = 0
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+        path = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "nursery.py"), name],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
@@ -76,8 +77,11 @@ class Scenario:
     ) -> None:
         self._process.communicate()
 
-    def places(self) -> list[Place]:
-        """All that a life comes by, in order of first coming by; a life that nobody kills passes the check."""
+    def places(self, *, also_of_scenarios: bool = False) -> list[Place]:
+        """All that a life comes by, in order; a life that nobody kills passes the check.
+
+        Steps that a scenario's own client takes are left out unless they are asked for.
+        """
         folder, record = self._fresh(), self._folder / "points"
         self._must("live", folder, record=str(record))
         self._must("check", folder)
@@ -87,7 +91,7 @@ class Scenario:
         found = []
         for point in record.read_text().splitlines():
             hits[point] += 1
-            if not point.startswith("scenarios."):
+            if also_of_scenarios or not point.startswith("scenarios."):
                 found.append(Place(point, hits[point]))
         return found
 

@@ -33,3 +33,14 @@ def test_killed_between_two_steps_it_goes_on_as_if_nothing_had_been(name: str, t
         outcomes = [scenario.kill_at(place) for place in harness.sample(places, KILLS[name], SEED)]
     assert [outcome.fault for outcome in outcomes if outcome.fault] == []
     assert any(outcome.died for outcome in outcomes)
+
+
+def test_a_planted_fault_is_found_exactly_where_it_is(tmp_path: Path) -> None:
+    """Between telling and remembering: a program killed there tells twice."""
+    with harness.Scenario("_planted", tmp_path) as scenario:
+        places = scenario.places(also_of_scenarios=True)
+        faulty = {str(place) for place in places if scenario.kill_at(place).fault}
+    assert faulty == {
+        "scenarios._planted:live after log commit#2",  # the first made the topic
+        "scenarios._planted:live before rename#1",
+    }
