@@ -264,6 +264,18 @@ def test_stopping_commits_what_was_done_and_the_next_goes_on(
     assert effects(db) == [str(i) for i in range(400)]
 
 
+def test_the_lag_metric_is_what_the_group_has_yet_to_commit(
+    db: Engine, event_log: EventLog, start: Start
+) -> None:
+    def stuck(session: Session, event: Event[StringValue]) -> None:
+        if event.message.value == "1":
+            raise ConnectionError("away")
+
+    send(event_log, *(thing(str(i)) for i in range(4)))
+    start(ConsumerRunner(event_log, db, GROUP, {TOPIC: {STRING: stuck}}).run)
+    eventually(lambda: counted("openledger_consumer_lag_records", partition="0") == 3)
+
+
 def test_handlers_of_undeclared_types_and_unregistered_topics_are_refused(
     db: Engine, event_log: EventLog
 ) -> None:
