@@ -1,4 +1,4 @@
-"""Each answer of the story can be followed from its question to its commitment, by traces and by logs."""
+"""Each answer of the story can be followed from its question to its commitment, in traces and logs; the doctor is right."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from collector import Span
+from promlint import problems
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.story]
 
@@ -162,3 +163,33 @@ def test_nothing_that_was_asked_or_said_is_in_a_trace(
     assert long_enough
     for text in long_enough:
         assert json.dumps(text)[1:-1] not in told
+
+
+def test_the_doctor_finds_the_whole_platform_well_but_for_what_development_is(told: Path) -> None:
+    doctor = json.loads((told / "doctor.json").read_text())
+    findings = json.loads(doctor["said"])["findings"]
+    bad = {(finding["about"], finding["check"]) for finding in findings if finding["level"] != "ok"}
+    services = ("datanet", "trainer", "inference", "attribution", "chain_relay")
+    asked_for = {(service, what) for service in services for what in ("development_issuer", "plain_text")}
+    assert (
+        bad - {("machine", "disk")} == asked_for
+    )  # how full this machine's disk is, is not the platform's doing
+    assert doctor["code"] == 2 or ("machine", "disk") in bad
+    well = {(finding["about"], finding["check"]) for finding in findings if finding["level"] == "ok"}
+    assert {(service, "up") for service in services} <= well
+    assert {
+        ("chain", "node"),
+        ("chain", "contracts"),
+        ("chain", "head"),
+        ("ray", "reached"),
+        ("trainer", "base model"),
+    } <= well
+    assert {("inference", "write-ahead log"), ("attribution", "lag"), ("chain_relay", "settlement")} <= well
+
+
+def test_what_running_services_expose_is_named_as_prometheus_asks(told: Path) -> None:
+    pages = {file.stem: file.read_text() for file in told.glob("*.metrics")}
+    assert set(pages) == {"datanet", "trainer", "inference", "attribution", "chain_relay"}
+    for service, page in pages.items():
+        assert problems(page) == [], service
+        assert 'openledger_rpcs_total{code="OK"' in page

@@ -165,7 +165,10 @@ def test_operators_see_metrics_health_and_readiness(service: Service) -> None:
     line = 'openledger_rpcs_total{code="OK",method="/openledger.datanet.v1.DatanetService/GetDatanet"}'
     assert line in text
     assert get(service, "/healthz") == (200, '{"status": "ok"}')
-    assert get(service, "/readyz") == (200, '{"status": "ok"}')
+    status, text = get(service, "/readyz")
+    ready = json.loads(text)
+    assert (status, ready["status"]) == (200, "ok")
+    assert {warning["kind"] for warning in ready["warnings"]} == {"development_issuer", "plain_text"}
     assert get(service, "/other")[0] == 404
 
 
@@ -206,7 +209,8 @@ def test_a_drain_lets_running_calls_end_and_takes_no_new_ones(tmp_path: Path) ->
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
             service.stop()
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        assert get(service, "/readyz") == (503, '{"status": "failing", "reason": "draining"}')
+        status, text = get(service, "/readyz")
+        assert (status, json.loads(text)["reason"]) == (503, "draining")
         with calling(service) as late, pytest.raises(grpc.RpcError) as refused:
             late.GetDatanet(datanet_pb2.GetDatanetRequest(name=NAME), timeout=5)
         assert isinstance(from_rpc_error(refused.value), Unavailable)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 import grpc
@@ -17,6 +17,8 @@ from servicekit.server.interceptors.validation import Validation
 
 Around = Callable[[Call], AbstractAsyncContextManager[None]]
 """An interceptor: enters before the handler, leaves after it."""
+
+Step: TypeAlias = Callable[[Call, Any], Awaitable[Any]]
 
 # In quotes: gRPC's classes take type arguments in their stubs only.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -55,15 +57,19 @@ class Pipeline(grpc.aio.ServerInterceptor):
     def _wrap(self, method: str, handler: Handler) -> Handler:
         inner, make = _form(handler)
 
+        async def answer(call: Call, request: Any) -> Any:
+            return await self._answer(handler, inner, request, call.context)
+
+        whole: Step = answer
+        for around in reversed(self._around):
+            whole = _inside(around, whole)
+
         async def run(request: Any, context: Context) -> Any:
             unary = not handler.request_streaming and not handler.response_streaming
             call = Call(method, unary, self._rules[method], context)
             set_current_call(call)
             try:
-                async with AsyncExitStack() as stack:
-                    for around in self._around:
-                        await stack.enter_async_context(around(call))
-                    return await self._answer(handler, inner, request, context)
+                return await whole(call, request)
             finally:
                 call.ended.set()
 
@@ -114,6 +120,16 @@ class Pipeline(grpc.aio.ServerInterceptor):
         remaining_s: float | None = context.time_remaining()
         if remaining_s is not None and remaining_s <= 0:
             raise DeadlineExceeded()
+
+
+def _inside(around: Around, step: Step) -> Step:
+    """A step within an interceptor. Made once a method: an exit stack, made for each call, costs more than what is in it."""
+
+    async def run(call: Call, request: Any) -> Any:
+        async with around(call):
+            return await step(call, request)
+
+    return run
 
 
 def _form(handler: Handler) -> tuple[Any, Callable[..., Handler]]:

@@ -31,9 +31,17 @@ async def trace(call: Call) -> AsyncIterator[None]:
     if call.method.startswith("/grpc."):
         yield
         return
+    metadata = call.context.invocation_metadata() or ()
+    unrecorded = telemetry.begin_unrecorded(metadata)
+    if unrecorded is not None:
+        try:
+            yield
+        finally:
+            telemetry.end_unrecorded(unrecorded)
+        return
     with telemetry.tracer.start_as_current_span(
         call.method.removeprefix("/"),
-        context=telemetry.extract(call.context.invocation_metadata() or ()),
+        context=telemetry.extract(metadata),
         kind=SpanKind.SERVER,
         attributes=rpc_attributes(call.method),
         record_exception=False,  # a domain error is an answer; the errors interceptor logs the others
