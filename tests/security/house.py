@@ -74,9 +74,9 @@ class House:
             chain = stack.enter_context(Anvil())
             stack.enter_context(self.collector)
             environment = self._environment(chain.url)
+            stack.callback(self._stop)
             for name in SERVICES:
                 self.services[name] = self._start(name, environment)
-                stack.callback(self._stop, self.services[name])
             for name, service in self.services.items():
                 self._wait_ready(name, service)
             self.issuer = DevelopmentIssuer(self.folder)
@@ -155,13 +155,15 @@ class House:
                 return
         raise RuntimeError(f"{name} did not start: {service.log.read_text()[-2000:]}")
 
-    def _stop(self, service: Running) -> None:
-        service.process.terminate()
-        try:
-            service.process.wait(60)
-        except subprocess.TimeoutExpired:
-            service.process.kill()
-            service.process.wait()
+    def _stop(self) -> None:
+        for service in self.services.values():
+            service.process.terminate()
+        for service in self.services.values():
+            try:
+                service.process.wait(60)
+            except subprocess.TimeoutExpired:
+                service.process.kill()
+                service.process.wait()
 
     def _methods(self, name: str) -> list[MethodDescriptor]:
         with self.channel(name) as over:
