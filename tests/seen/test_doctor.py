@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -242,6 +243,15 @@ def test_a_variable_that_nobody_reads_is_named() -> None:
     assert list(platform_checks.unknown_variables(known)) == []
     (finding,) = platform_checks.unknown_variables({**known, "OPENLEDGER_EVENTLOG": "kafka://"})
     assert "OPENLEDGER_EVENTLOG" in finding.detail
+
+
+def test_every_variable_that_a_program_reads_is_known_to_the_doctor() -> None:
+    root = Path(__file__).resolve().parents[2]
+    sources = [file for folder in ("cli", "libs", "services") for file in (root / folder).rglob("*.py")]
+    read = re.compile(r"""(?:environ(?:\.get)?[\[(]|envvar=)\s*["'](OPENLEDGER_\w+)["']""")
+    names = {name for file in sources if "tests" not in file.parts for name in read.findall(file.read_text())}
+    assert len(names) > 5
+    assert list(platform_checks.unknown_variables(dict.fromkeys(names, "x"))) == []
 
 
 def test_the_exit_code_is_that_of_the_worst_finding() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from openledger_cli.connection import SERVICES
+from openledger_cli.connection import SERVICES, tls_of_environment
 from openledger_cli.context import session
 from openledger_cli.output import console
 from openledger_cli.up.health import serving
@@ -58,7 +58,7 @@ def status() -> None:
     for service in SERVICES:
         try:
             address = str(session().connections.addresses(service)["grpc"])
-            good = serving(address)
+            good = serving(address, tls=tls_of_environment())
         except (
             Exception
         ) as error:  # whatever is wrong with one service is its line, and the others are shown too

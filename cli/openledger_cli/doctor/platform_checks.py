@@ -19,7 +19,7 @@ DISK_LOW, DISK_OUT = 0.10, 0.03
 _TIMEOUT_S = 5.0
 
 # Read by programs that are not services, or by all that call services.
-_OTHER_VARIABLES = {"TOKEN", "AS", "RPC", "ANVIL", "PROGRAM"}
+_OTHER_VARIABLES = {"TOKEN", "AS", "RPC", "ANVIL", "PROGRAM", "TLS_CA", "COMPUTE", "CRASH_AT", "CRASH_RECORD"}
 
 
 def unknown_variables(environment: Mapping[str, str]) -> Iterator[Finding]:

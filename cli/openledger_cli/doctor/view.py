@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from openledger_cli.connection import tls_of_environment
 from openledger_cli.doctor.samples import Samples
 from openledger_cli.up.health import serving
 
@@ -40,7 +41,7 @@ class ServiceView:
 
 def look(service: str, grpc_address: str, operations: str) -> ServiceView:
     """Asks a service's doors; never raises for what they answer."""
-    alive = serving(grpc_address, _TIMEOUT_S)
+    alive = serving(grpc_address, _TIMEOUT_S, tls_of_environment())
     if not operations:
         return ServiceView(service, grpc_address, serving=alive)
     try:

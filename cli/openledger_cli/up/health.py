@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from openledger_cli.connection import SERVICES, address_file
 from openledger_cli.up.plan import Plan
+from servicekit.client import Tls
 
 
 def pending_doors(plan: Plan) -> list[str]:
@@ -24,9 +25,12 @@ def pending_doors(plan: Plan) -> list[str]:
     return missing
 
 
-def serving(address: str, timeout_s: float = 1.0) -> bool:
-    """Whether the gRPC health service at an address says SERVING."""
-    with grpc.insecure_channel(address) as channel:
+def serving(address: str, timeout_s: float = 1.0, tls: Tls | None = None) -> bool:
+    """Whether the gRPC health service at an address says SERVING; plain text without `tls`."""
+    opened = (
+        grpc.insecure_channel(address) if tls is None else grpc.secure_channel(address, tls.credentials())
+    )
+    with opened as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=timeout_s
