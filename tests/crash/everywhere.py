@@ -13,6 +13,7 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,13 +34,18 @@ class Row:
     faults: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
-    def cells(self) -> list[object]:
-        """As the table shows it."""
-        passed = self.kills - len(self.faults)
+    def cells(self) -> list[int]:
+        """As the table shows it, after the name."""
+        passed, faults = self.kills - len(self.faults), len(self.faults)
         return [
-            self.scenario, len(self.points), len(self.died_at), self.places, self.kills, passed, len(self.faults),
+            len(self.points),
+            len(self.died_at),
+            self.places,
+            self.kills,
+            passed,
+            faults,
             round(self.seconds),
-        ]  # fmt: skip
+        ]
 
 
 def kill_everywhere(name: str, seed: str, folder: Path) -> Row:
@@ -61,6 +67,10 @@ def kill_everywhere(name: str, seed: str, folder: Path) -> Row:
     return row
 
 
+def _line(first: str, cells: Sequence[object]) -> str:
+    return f"{first:<14}" + "".join(f"{cell!s:>9}" for cell in cells)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -72,11 +82,10 @@ def main() -> int:
         rows = list(
             pool.map(lambda name: kill_everywhere(name, arguments.seed, Path(folder)), arguments.scenarios)
         )
-        heads = ["scenario", "points", "died at", "places", "kills", "passed", "faults", "seconds"]
-        table = [heads, *(row.cells() for row in rows)]
-        total = [sum(int(str(cells[column])) for cells in table[1:]) for column in range(1, len(heads))]
-        for cells in [*table, ["all", *total]]:
-            print("".join(f"{cell!s:<14}" if n == 0 else f"{cell!s:>9}" for n, cell in enumerate(cells)))
+    print(_line("scenario", ["points", "died at", "places", "kills", "passed", "faults", "seconds"]))
+    for row in rows:
+        print(_line(row.scenario, row.cells()))
+    print(_line("all", [sum(column) for column in zip(*(row.cells() for row in rows), strict=True)]))
     return 1 if any(row.faults for row in rows) else 0
 
 

@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-KILLS = {
+KILLS = {"delivery": 6, "datanet": 6, "trainer": 4, "relay": 4, "inference": 2, "attribution": 2, "training_job": 2}
     "delivery": 8,
     "datanet": 8,
     "trainer": 6,
