@@ -10,14 +10,14 @@ import pytest
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-KILLS = {"delivery": 6, "datanet": 6, "trainer": 4, "relay": 4, "inference": 2, "attribution": 2, "training_job": 2}
-    "delivery": 8,
-    "datanet": 8,
-    "trainer": 6,
-    "relay": 6,
-    "inference": 3,
-    "attribution": 3,
-    "training_job": 3,
+KILLS = {
+    "delivery": 6,
+    "datanet": 6,
+    "trainer": 4,
+    "relay": 4,
+    "inference": 2,
+    "attribution": 2,
+    "training_job": 2,
 }
 """A sample. Those of models that are loaded in each life are fewer."""
 SEED = "openledger"
