@@ -46,7 +46,7 @@ class Threads:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
             if thread.is_alive():
-                logger.error("thread did not stop in time", extra={"thread": thread.name})
+                logger.error("thread did not stop in time", extra={"thread_name": thread.name})
         self._threads.clear()
 
     def _guard(self, name: str, run: Run) -> None:
