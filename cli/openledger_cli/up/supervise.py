@@ -24,6 +24,7 @@ from openledger_cli.up.health import pending_doors
 from openledger_cli.up.logview import LogView
 from openledger_cli.up.plan import Plan
 from servicekit.errors import StartupError
+from servicekit.files import write_whole
 
 STOP_S = 60.0
 """Longest time that the programs have to end before they are killed."""
@@ -99,8 +100,7 @@ class Supervisor:
             missing = pending_doors(self.plan)
             if not missing:
                 ready = True
-                doors = self.plan.state_dir / "run" / "platform.json"
-                doors.write_text(json.dumps(doors_of(self.plan)))
+                write_whole(self.plan.state_dir / "run" / "platform.json", json.dumps(doors_of(self.plan)))
                 when_ready()
             elif waited > START_S:
                 raise StartupError(
