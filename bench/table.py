@@ -1,7 +1,7 @@
 """One table of what `make bench` measured, as Markdown: `python bench/table.py out/bench`.
 
-Reads the JSON files that the benchmarks left there. A file that is missing is left out and named; a row that its file no
-longer has is an error, so that the table cannot silently grow shorter.
+Reads the JSON files that the benchmarks left there. A file that is missing is left out and named; one whose form has changed
+is named and an error, so that the table cannot silently grow shorter.
 """
 
 from __future__ import annotations
@@ -147,13 +147,17 @@ def main(folder: Path) -> int:
     """Prints the table; code 1 when a file cannot be read as its benchmark's."""
     rows: list[str] = []
     missing = []
+    unread = []
     for name, table in TABLES.items():
         path = folder / f"{name}.json"
         if not path.exists():
             missing.append(name)
             continue
         command = f"`scripts/bench.sh {name}`"
-        rows += [f"| {' | '.join(row)} | {command} |" for row in table(json.loads(path.read_text()))]
+        try:
+            rows += [f"| {' | '.join(row)} | {command} |" for row in table(json.loads(path.read_text()))]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            unread.append(f"{name} ({type(error).__name__}: {error})")
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
@@ -164,7 +168,9 @@ def main(folder: Path) -> int:
     print("\n".join(rows))
     if missing:
         print(f"\nNot measured: {', '.join(missing)}.")
-    return 0
+    if unread:
+        print(f"\nOf another form than bench/table.py reads: {', '.join(unread)}.")
+    return int(bool(unread))
 
 
 def _interval(ratio: Any) -> str:
