@@ -22,7 +22,7 @@ from openledger.settlement.v1 import settlement_pb2
 
 from openledger_cli.connection import SERVICES, Connections
 from openledger_cli.reconcile.book import Book, Fault
-from openledger_cli.reconcile.look import look, reconcile
+from openledger_cli.reconcile.look import reconcile
 from openledger_cli.reconcile.places import Places
 from openledger_cli.up.health import serving
 from openledger_cli.up.plan import supervisor_socket
@@ -184,7 +184,7 @@ class Rig:
         books: list[Book] = []
 
         def at_rest() -> bool:
-            books[:] = [look(self.places)]
+            books[:] = [reconcile(self.places)]
             return not books[0].findings
 
         begun = time.monotonic()

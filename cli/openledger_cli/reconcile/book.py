@@ -6,6 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from servicekit.errors import StartupError
+
+
+class Away(StartupError):
+    """Something cannot be read now: a database, the event log, the chain. It may be a moment later."""
+
 
 class Fault(Enum):
     """What can be wrong with a thing at a link."""

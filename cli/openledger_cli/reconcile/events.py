@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 from google.protobuf.message import Message
 from ulid import ULID
 
+from openledger_cli.reconcile.book import Away
 from openledger_cli.reconcile.rows import Rows
-from servicekit.errors import StartupError
 from servicekit.eventlog import EventLog, InRecord, Topic, UnknownTopic
 
 _IDLE_S = 60.0
@@ -63,7 +63,8 @@ def records(log: EventLog, topic: str) -> Iterator[InRecord]:
     """What a topic held when it was asked, repeats included; nothing when nobody ever wrote there.
 
     Raises:
-        StartupError: the log stopped giving before the end.
+        Away: the log stopped giving before the end.
+        EventLogUnavailable: it does not answer.
     """
     group = (
         f"reconcile-{ULID()}"  # of its own and never committed: nobody's offsets or partitions are touched
@@ -85,6 +86,6 @@ def records(log: EventLog, topic: str) -> Iterator[InRecord]:
                 if record.offset + 1 >= ends[record.partition]:
                     open_.discard(record.partition)
             if time.monotonic() - heard > _IDLE_S:
-                raise StartupError(f"topic {topic} gave nothing for {_IDLE_S:.0f} s before its end")
+                raise Away(f"topic {topic} gave nothing for {_IDLE_S:.0f} s before its end")
     finally:
         consumer.close()

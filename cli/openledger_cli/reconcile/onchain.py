@@ -11,7 +11,8 @@ from web3.contract import Contract
 from web3.exceptions import Web3Exception
 
 from openledger_cli.chain import DISTRIBUTOR_ABI, LEDGER_ABI, REGISTRY_ABI, Chain, door
-from servicekit.errors import StartupError
+from openledger_cli.reconcile.book import Away
+from servicekit.errors import StartupError, Unavailable
 
 _LEDGER = [*LEDGER_ABI, door("nextSeq", [], ["uint64"]), door("nextEvent", [], ["uint64"])]
 _DISTRIBUTOR = [
@@ -20,6 +21,7 @@ _DISTRIBUTOR = [
     door("acceptedTotal", [], ["uint256"]),
     door("totalClaimed", [], ["uint256"]),
 ]
+_AWAY = (RequestException, Web3Exception, ValueError)
 ZERO = bytes(32)
 
 
@@ -27,7 +29,8 @@ class OnChain:
     """The ledger, the registry and the distributor of a deployment.
 
     Raises:
-        StartupError: the contracts file is missing or damaged; here and from every method, also when the node goes away.
+        StartupError: the contracts file is missing or damaged.
+        Away: the node does not answer; from every method too.
     """
 
     def __init__(self, rpc: str, contracts: Path) -> None:
@@ -36,11 +39,16 @@ class OnChain:
         except (OSError, ValueError) as error:
             raise StartupError(f"{contracts} does not hold contract addresses: {error}") from None
         self._rpc = rpc
-        chain = Chain(rpc)
-        self._block = chain.web3.eth.block_number
-        self._ledger = chain.contract(self.addresses["ledger"], _LEDGER)
-        self._registry = chain.contract(self.addresses["registry"], REGISTRY_ABI)
-        self._distributor = chain.contract(self.addresses["distributor"], _DISTRIBUTOR)
+        try:
+            chain = Chain(rpc)
+            self._block = chain.web3.eth.block_number
+            self._ledger = chain.contract(self.addresses["ledger"], _LEDGER)
+            self._registry = chain.contract(self.addresses["registry"], REGISTRY_ABI)
+            self._distributor = chain.contract(self.addresses["distributor"], _DISTRIBUTOR)
+        except (Unavailable, *_AWAY) as error:
+            raise Away(
+                f"no chain answers at {rpc} ({type(error).__name__}): start it, give --rpc, or --no-chain to leave it out"
+            ) from None
 
     @property
     def chain_id(self) -> int:
@@ -82,5 +90,5 @@ class OnChain:
     def _ask(self, contract: Contract, function: str, *arguments: Any) -> Any:
         try:
             return contract.functions[function](*arguments).call(block_identifier=self._block)
-        except (RequestException, Web3Exception, ValueError) as error:
-            raise StartupError(f"the chain at {self._rpc} went away: {error}") from None
+        except _AWAY as error:
+            raise Away(f"the chain at {self._rpc} went away: {error}") from None

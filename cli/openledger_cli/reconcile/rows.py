@@ -11,8 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
 
+from openledger_cli.reconcile.book import Away
 from servicekit.database import engine, reading
-from servicekit.errors import StartupError
 
 
 class Rows:
@@ -31,7 +31,7 @@ def rows_of(service: str, url: str) -> Iterator[Rows]:
     """A service's database, as of one moment.
 
     Raises:
-        StartupError: it does not answer, or does not have this release's tables.
+        Away: it does not answer, or does not have this release's tables.
     """
     opened = engine(url)
     try:
@@ -39,6 +39,6 @@ def rows_of(service: str, url: str) -> Iterator[Rows]:
             yield Rows(session)
     except SQLAlchemyError as error:
         line = " ".join(str(getattr(error, "orig", error)).split())
-        raise StartupError(f"the database of {service} cannot be read: {line}") from error
+        raise Away(f"the database of {service} cannot be read: {line}") from error
     finally:
         opened.dispose()
