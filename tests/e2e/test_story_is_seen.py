@@ -65,6 +65,10 @@ def test_a_question_by_grpc_is_one_trace_through_four_processes(spans: list[Span
             assert place in steps_of, (trace, place, sorted(steps_of))
             above = by_id.get(steps_of[place].parent_id)
             assert (step(above) if above else None) == parent, place
+        told = steps_of[INFERENCE, f"SERVER {GENERATE}"].attributes
+        scored = steps_of[ATTRIBUTION, "INTERNAL score answer"].attributes
+        assert told["openledger.inference"] == scored["openledger.inference"]
+        assert {"gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"} <= set(told)
 
 
 def test_no_answer_s_trace_has_a_hole(spans: list[Span]) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from transformers import PreTrainedTokenizerBase
 
+from inference import tracing
 from inference.answer import Answer, Question
 from inference.catalogue import Catalogue, Served
 from inference.engine import Engine, Ticket
@@ -48,6 +49,7 @@ class AnswerStream:
                 yield part
             elif isinstance(part, Answer):
                 self.answer = part
+                tracing.answered(part)
                 return
             else:
                 raise part
@@ -130,6 +132,7 @@ class Reception:
             deadline=None if timeout_s is None else now + timeout_s,
             received_at=now,
         )
+        tracing.asked(question)
         stream = AnswerStream(question)
         stream.start(self._engine)
         return stream
