@@ -16,6 +16,7 @@ from openledger_cli.commands import (
     inference,
     local,
     model,
+    objects,
     reconcile,
     settlement,
     training,
@@ -37,6 +38,7 @@ app.add_typer(training.app, name="train")
 app.add_typer(model.app, name="model")
 app.add_typer(attribution.app, name="attribution")
 app.add_typer(settlement.app, name="settle")
+app.add_typer(objects.app, name="objects")
 app.add_typer(dlq.app, name="dlq")
 app.command("ask")(inference.ask)
 app.command("served")(inference.served)

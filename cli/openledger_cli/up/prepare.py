@@ -12,6 +12,7 @@ from pathlib import Path
 from openledger_cli.up.plan import Plan
 from servicekit.errors import StartupError
 from servicekit.objects import ObjectStore
+from servicekit.references import pin
 
 GATE_ITEMS = "gate-items.jsonl"
 GATE_ITEMS_DIGEST = "gate-items.digest"
@@ -42,6 +43,7 @@ def prepare(plan: Plan, say: Callable[[str], None]) -> None:
         )
         store = ObjectStore(location or str(state / "objects"), cache=state / "objects-cache")
         digest = store.put_bytes((state / GATE_ITEMS).read_bytes())
+        pin(store, "pin-gate-items", [digest])  # until a Datanet's policy names them, no service needs them
         _write(state / GATE_ITEMS_DIGEST, digest)
     if not plan.base_digest():
         say(f"publishing the base model {plan.base_model} to the object store (about 20 s the first time)")

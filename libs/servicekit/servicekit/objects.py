@@ -3,24 +3,27 @@
 A store is a local folder, and optionally a bucket behind it. With a bucket, the folder is a cache of it: what is put is
 in both before `put_*` returns, what is read comes from the folder or is fetched once. The layout of both is
 ``sha256/<2 hex>/<62 hex>``.
+
+Objects that nobody refers to are collected (`servicekit.object_collection`), so whoever puts one must refer to it in a
+database, or in another object that is referred to so, within an hour. A put of what is there already makes it young again.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import fsspec
+from typing import BinaryIO
 
 from servicekit import crash
+from servicekit._object_area import OBJECTS, Area
+from servicekit._object_bucket import Bucket
+from servicekit._object_folder import Folder
+from servicekit.database.columns import utc_now
 from servicekit.errors import CorruptObject, InvalidArgument, NotFound, ResourceExhausted, StartupError
-from servicekit.files import sync_folder
 
 crash.primitive(__name__)
 _CHUNK = 1 << 20
@@ -36,30 +39,30 @@ class ObjectStore:
         cache: the folder for local copies when ``url`` is not one; it may be emptied at any time.
 
     Raises:
-        StartupError: the folder cannot be made, or the URL's file system is not installed.
+        StartupError: the folder cannot be made, or the bucket cannot be reached with what is set.
     """
 
     def __init__(self, url: str | Path, cache: Path | None = None) -> None:
         text = str(url).removeprefix("file://")
-        self._remote: Any = None
-        self._remote_root = ""
+        self._bucket: Bucket | None = None
         if "://" in text:
             if cache is None:
                 raise StartupError(f"object store {text} needs a cache folder")
-            self._remote, self._remote_root = _remote(text)
-            self._folder = cache
-        else:
-            self._folder = Path(text)
-        try:
-            (self._folder / "sha256").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StartupError(f"cannot make the object store {self._folder}: {error.strerror}") from None
+            self._bucket = Bucket(text)
+        self._folder = Folder(Path(text) if self._bucket is None else cache or Path())
+        self._folder.remove_leftovers(utc_now())
+
+    @property
+    def area(self) -> Area:
+        """Where the objects themselves lie: the bucket, or the folder when there is none."""
+        return self._folder if self._bucket is None else self._bucket
 
     def put_bytes(self, data: bytes) -> str:
         """Stores bytes and returns their digest.
 
         Raises:
             ResourceExhausted: the disk is full.
+            Unavailable: the bucket does not answer.
         """
         return self._put([data])
 
@@ -78,6 +81,7 @@ class ObjectStore:
         Raises:
             NotFound: no such object.
             CorruptObject: what is stored has another digest.
+            Unavailable: the bucket does not answer, and no copy is here.
         """
         return self.local_path(digest).read_bytes()
 
@@ -86,10 +90,8 @@ class ObjectStore:
         return self.local_path(digest).open("rb")
 
     def exists(self, digest: str) -> bool:
-        """Whether the object is stored; its bytes are not read."""
-        return self._path(digest).is_file() or (
-            self._remote is not None and self._remote.isfile(self._key(digest))
-        )
+        """Whether the object is stored (with a bucket: there, whatever copies are here); its bytes are not read."""
+        return self.area.put_time(name_of(digest)) is not None
 
     def local_path(self, digest: str) -> Path:
         """A read-only file with the object's bytes, verified now; fetched from the bucket at first use.
@@ -98,97 +100,77 @@ class ObjectStore:
             NotFound: no such object.
             CorruptObject: what is stored has another digest.
         """
-        path = self._path(digest)
+        path = self._folder.path / name_of(digest)
         if path.is_file():
             found = _hash(path)
             if found == digest:
                 return path
-            if self._remote is None:
+            if self._bucket is None:
                 raise CorruptObject(digest, found)
             path.unlink(missing_ok=True)  # only a copy: the bucket has the object
-        if self._remote is None:
+        if self._bucket is None:
             raise NotFound("object", digest)
-        return self._fetch(digest)
+        return self._fetch(self._bucket, digest)
 
     def _put(self, chunks: Iterable[bytes]) -> str:
-        temporary, digest = self._write(chunks)
-        try:
-            if self._remote is not None and not self._remote.isfile(self._key(digest)):
-                # A bucket shows an object only when it is whole, so a half sent one is never seen.
-                self._remote.makedirs(self._key(digest).rsplit("/", 1)[0], exist_ok=True)
-                with crash.step("upload"):
-                    self._remote.put_file(str(temporary), self._key(digest))
-            self._publish(temporary, digest)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with self._written(chunks) as (temporary, digest):
+            if self._bucket is not None:
+                self._bucket.put(temporary, name_of(digest))
+            self._folder.put(temporary, name_of(digest))
         return digest
 
-    def _fetch(self, digest: str) -> Path:
+    def _fetch(self, bucket: Bucket, digest: str) -> Path:
+        name = name_of(digest)
         try:
-            with self._remote.open(self._key(digest), "rb") as source:
-                temporary, found = self._write(_chunks(source))
+            with (
+                bucket.reaching(),
+                bucket.open(name) as source,
+                self._written(_chunks(source)) as (temporary, found),
+            ):
+                if found != digest:
+                    raise CorruptObject(digest, found)
+                self._folder.put(temporary, name)
         except FileNotFoundError:
             raise NotFound("object", digest) from None
-        try:
-            if found != digest:
-                raise CorruptObject(digest, found)
-            return self._publish(temporary, digest)
-        finally:
-            temporary.unlink(missing_ok=True)
+        return self._folder.path / name
 
-    def _write(self, chunks: Iterable[bytes]) -> tuple[Path, str]:
-        """Writes a temporary file, durable before it gets its name. Returns it with the digest of what was written."""
+    @contextmanager
+    def _written(self, chunks: Iterable[bytes]) -> Iterator[tuple[Path, str]]:
+        """A temporary file, durable before it gets its name, and the digest of what was written to it."""
         hasher = hashlib.sha256()
-        handle, name = tempfile.mkstemp(prefix=".new-", dir=self._folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
+        with self._folder.temporary() as (path, file):
+            try:
                 for chunk in chunks:
                     hasher.update(chunk)
                     file.write(chunk)
-                file.flush()
-                os.fchmod(file.fileno(), 0o444)
-                os.fsync(file.fileno())
-        except BaseException as error:
-            Path(name).unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno in _FULL:
+                self._folder.finish(file)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
                 raise ResourceExhausted(
-                    "DISK_FULL", f"the disk of the object store {self._folder} is full"
+                    "DISK_FULL", f"the disk of the object store {self._folder.path} is full"
                 ) from None
-            raise
-        return Path(name), f"sha256:{hasher.hexdigest()}"
-
-    def _publish(self, temporary: Path, digest: str) -> Path:
-        """Gives a whole file its name. Whoever comes second replaces the same bytes, which also mends a corrupt copy."""
-        path = self._path(digest)
-        path.parent.mkdir(exist_ok=True)
-        with crash.step("object"):
-            temporary.replace(path)
-            sync_folder(path.parent)
-        return path
-
-    def _path(self, digest: str) -> Path:
-        return self._folder / _relative(digest)
-
-    def _key(self, digest: str) -> str:
-        return f"{self._remote_root}/{_relative(digest)}"
+            yield path, f"sha256:{hasher.hexdigest()}"
 
 
-def _relative(digest: str) -> str:
-    """The object's place below the root. A digest may come from a request, so it must not reach beyond."""
+def name_of(digest: str) -> str:
+    """The object's place below the root. A digest may come from a request, so it must not reach beyond.
+
+    Raises:
+        InvalidArgument: it is no digest.
+    """
     if _DIGEST.fullmatch(digest) is None:
         raise InvalidArgument(
             "digest", "digest.format", "must be sha256: and 64 hex digits in lower case", digest
         )
     hexadecimal = digest.removeprefix("sha256:")
-    return f"sha256/{hexadecimal[:2]}/{hexadecimal[2:]}"
+    return f"{OBJECTS}/{hexadecimal[:2]}/{hexadecimal[2:]}"
 
 
-def _remote(url: str) -> tuple[Any, str]:
-    try:
-        filesystem, root = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise StartupError(f"object store {url}: {error}") from None
-    return filesystem, str(root).rstrip("/")
+def digest_of(name: str) -> str | None:
+    """The digest of the object with this name; None for a name of something else."""
+    digest = f"sha256:{''.join(name.split('/')[1:])}"
+    return digest if _DIGEST.fullmatch(digest) and name_of(digest) == name else None
 
 
 def _hash(path: Path) -> str:

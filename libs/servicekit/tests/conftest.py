@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine
 
 from servicekit.database import engine, new_metadata
 from servicekit.eventlog import EventLog, open_event_log
+from servicekit.testing_s3 import S3Server, s3_server
 
 Run = Callable[[threading.Event], None]
 
@@ -54,3 +56,29 @@ def start(event_log: EventLog) -> Iterator[Callable[[Run], Callable[[], None]]]:
         stop.set()
     for _, thread in running:
         thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def s3_running() -> Iterator[S3Server]:
+    """One S3 server for all tests."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_running: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The S3 server, which this process has been told of."""
+    for name, value in s3_running.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_running
+
+
+@pytest.fixture(
+    params=["folder", "memory", pytest.param("s3", marks=pytest.mark.server)],
+)
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty object store of each kind; all keep the same promises."""
+    if request.param == "s3":
+        server: S3Server = request.getfixturevalue("s3")
+        return server.new_bucket()
+    return f"{tmp_path}/objects" if request.param == "folder" else f"memory://bucket-{uuid4().hex}/prefix"

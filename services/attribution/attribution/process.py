@@ -11,6 +11,7 @@ from attribution import events
 from attribution.api import AttributionApi
 from attribution.indexing import Indexer
 from attribution.models import AdapterModels
+from attribution.references import references
 from attribution.settings import AttributionSettings
 from attribution.worker import ScoringWorker
 from modelkit import compute
@@ -52,5 +53,6 @@ def build(settings: AttributionSettings) -> Service:
             },
         },
     )
+    service.add_references(references)
     service.add_servicer(add_AttributionServiceServicer_to_server, AttributionApi(service.engine))
     return service

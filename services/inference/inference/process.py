@@ -19,6 +19,7 @@ from inference.events import model_version_changed
 from inference.openai_door import build_app
 from inference.projection import Projection
 from inference.reception import Reception
+from inference.references import references
 from inference.settings import InferenceSettings
 from modelkit import adapter
 from servicekit.errors import StartupError
@@ -83,6 +84,7 @@ def assemble(service: Service, settings: InferenceSettings, append: Append) -> t
         settings.consumer_group,
         {MODEL_VERSION_V1: {events_pb2.ModelVersionChanged.DESCRIPTOR.full_name: model_version_changed}},
     )
+    service.add_references(references(base.digest))
     service.add_servicer(add_InferenceServiceServicer_to_server, InferenceServicer(reception))
     app = build_app(reception, service.verifier.verify, service.limiter, settings.max_answer_s)
     service.add_http(app, settings.http_port)

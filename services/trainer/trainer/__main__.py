@@ -21,6 +21,7 @@ from trainer.jobs.ray_jobs import RayJobs
 from trainer.jobs.runner import JobRunner
 from trainer.ray_head import client_environment
 from trainer.reconciler import Reconciler
+from trainer.references import references
 from trainer.settings import TrainerSettings
 from trainer.work import EvaluationWork, Places, TrainingWork
 
@@ -43,6 +44,7 @@ def build(settings: TrainerSettings, runner: JobRunner | None = None) -> Service
         settings.max_running_jobs,
     )
     api = TrainerApi(service.engine, service.objects, base_models, settings.jobs)
+    service.add_references(references(base_models, settings.jobs))
     service.add_servicer(add_TrainerServiceServicer_to_server, api)
     sealed = {"openledger.datanet.v1.SnapshotSealed": events.snapshot_sealed}
     service.add_consumer("trainer", {DATANET_SNAPSHOT_V1: sealed})

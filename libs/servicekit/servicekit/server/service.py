@@ -26,6 +26,7 @@ from servicekit.eventlog.base import EventLog, Topic
 from servicekit.eventlog.factory import open_event_log
 from servicekit.objects import ObjectStore
 from servicekit.outbox import OutboxPublisher
+from servicekit.references import ReferencePublisher, References
 from servicekit.server.certificates import Certificates
 from servicekit.server.grpc_server import GrpcServer, Registration
 from servicekit.server.handler_threads import HandlerThreads
@@ -142,6 +143,11 @@ class Service:
     def add_thread(self, name: str, run: Run) -> None:
         """Runs ``run(stop)`` in a thread until the service stops. If it ends before, the service ends too, with code 1."""
         self._threads.add(name, run)
+
+    def add_references(self, references: References) -> None:
+        """Publishes which stored objects this service needs, now and regularly, so that none of them is collected."""
+        publisher = ReferencePublisher(self.objects, self.name, self.engine, references)
+        self.add_thread("references", publisher.run)
 
     def add_http(self, app: Any, port: int) -> None:
         """Serves an ASGI application on ``grpc_host:port`` (0 picks a free port) in the same event loop."""
