@@ -30,5 +30,5 @@ for name in "${names[@]}"; do
     { failed=1; tail -5 "out/bench/$name.err"; }
   echo "-- $name took $((SECONDS - begun)) s"
 done
-.venv/bin/python bench/table.py out/bench | tee out/bench/table.md
+.venv/bin/python bench/table.py out/bench ${quick[@]+"${quick[@]}"} | tee out/bench/table.md
 exit $failed
