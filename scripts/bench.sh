@@ -26,6 +26,7 @@ for name in "${names[@]}"; do
   fi
   echo "== $name"
   begun=$SECONDS
+  rm -f "out/bench/$name.json" # a run that fails must not show an earlier one's figures
   .venv/bin/python "bench/${name}_bench.py" ${quick[@]+"${quick[@]}"} --json "out/bench/$name.json" 2>"out/bench/$name.err" | tee "out/bench/$name.txt" ||
     { failed=1; tail -5 "out/bench/$name.err"; }
   echo "-- $name took $((SECONDS - begun)) s"
