@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from openledger.datanet.v1 import datanet_pb2 as pb
 
-from servicekit.errors import AlreadyExists, DomainError, PermissionDenied
+from servicekit.errors import AlreadyExists, DomainError, InvalidArgument, PermissionDenied
 
 Encode = Callable[..., bytes]
 Refusal = Callable[..., DomainError]
@@ -80,3 +80,16 @@ def test_a_late_repeat_of_a_review_does_not_undo_a_newer_one(
         name=record, decision=pb.RECORD_STATE_REJECTED, reason="x", request_id="accept"
     )
     assert isinstance(refusal(net.owner.ReviewRecord, reused), AlreadyExists)
+
+
+def test_a_state_that_does_not_exist_is_refused_and_not_looked_for(net: Any, refusal: Refusal) -> None:
+    """Found by `make fuzz`, seed 4711: it was an internal error."""
+    for state in (99, 2**31 - 1, -1):
+        request = pb.ListRecordsRequest(parent=net.name, state=state, contributor=net.alice)  # type: ignore[arg-type]
+        refused = refusal(net.owner.ListRecords, request)
+        assert isinstance(refused, InvalidArgument)
+        assert refused.metadata["field"] == "state"
+    policy = pb.QualityPolicy(review_mode=99)  # type: ignore[arg-type]
+    content = pb.Datanet(licence="CC0-1.0", schema=net.made.schema, policy=policy)
+    asked = pb.CreateDatanetRequest(datanet_id=f"{net.id}-x", datanet=content)
+    assert isinstance(refusal(net.owner.CreateDatanet, asked), InvalidArgument)
