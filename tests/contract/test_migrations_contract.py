@@ -15,21 +15,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, MetaData, Table, inspect, select, text
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+from first_release import SERVICES, insert_recorded, recorded, tables_of
+
 from servicekit.database import engine as open_engine
 from servicekit.database import migrate, migrate_back, schema_differences
 from servicekit.database.migrate import migrations_folder
 from servicekit.errors import StartupError
 from servicekit.testing import DATABASE_KINDS, Databases
-
-SERVICES = {
-    "datanet": "datanet.store.tables",
-    "trainer": "trainer.store.tables",
-    "inference": "inference.store",
-    "attribution": "attribution.store",
-    "chain_relay": "chain_relay.tables",
-}
-FIRST_RELEASE = Path(__file__).parent / "first_release"
-"""Recorded from services that ran: {"schema": {kind: schema}, "rows": {table: [row]}} each."""
 
 MOVED = {"requests": "request_ids", "request": "request_ids"}
 """Tables whose rows are in another one since."""
@@ -58,10 +52,6 @@ def declared(service: str) -> MetaData:
     metadata = import_module(SERVICES[service]).Base.metadata
     assert isinstance(metadata, MetaData)
     return metadata
-
-
-def recorded(service: str) -> Any:
-    return json.loads((FIRST_RELEASE / f"{service}.json").read_text())
 
 
 def schema_of(database: Engine) -> dict[str, Any]:
@@ -94,13 +84,6 @@ def _said(part: Any) -> str:
     return json.dumps(part, sort_keys=True, default=str)
 
 
-def tables_of(database: Engine) -> list[Table]:
-    """As the database has them, those that others refer to first."""
-    metadata = MetaData()
-    metadata.reflect(database)
-    return [table for table in metadata.sorted_tables if table.name != "alembic_version"]
-
-
 def rows_of(database: Engine, table: Table) -> list[dict[str, Any]]:
     with database.begin() as connection:
         found = [dict(row) for row in connection.execute(select(table)).mappings()]
@@ -130,14 +113,6 @@ def _tell(value: Any) -> Any:
     if isinstance(value, datetime):
         moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         return {"time": moment.isoformat()}
-    return value
-
-
-def _heard(value: Any) -> Any:
-    if isinstance(value, dict) and set(value) == {"bytes"}:
-        return bytes.fromhex(value["bytes"])
-    if isinstance(value, dict) and set(value) == {"time"}:
-        return datetime.fromisoformat(value["time"])
     return value
 
 
@@ -177,11 +152,7 @@ def test_what_the_first_release_wrote_is_there_after_every_migration(service: st
     before = recorded(service)["rows"]
     assert sum(map(len, before.values())) > 3
     migrate(database, service, "0001")
-    for table in tables_of(database):
-        if before[table.name]:
-            with database.begin() as connection:
-                heard = [{name: _heard(value) for name, value in row.items()} for row in before[table.name]]
-                connection.execute(table.insert(), heard)
+    insert_recorded(database, service)
     migrate(database, service)
     after = all_rows(database)
     for table_name, rows in before.items():
