@@ -64,6 +64,7 @@ def kill_everywhere(name: str, seed: str, folder: Path) -> Row:
                 row.faults.append(outcome.fault)
                 print(f"{name}: {outcome.fault}", file=sys.stderr, flush=True)
     row.seconds = time.monotonic() - began
+    print(_line(name, row.cells()), file=sys.stderr, flush=True)  # now: the others may take long
     return row
 
 

@@ -30,8 +30,7 @@ class Using:
 
     def acknowledged(self, what: str) -> None:
         """Notes, where a kill does not take it, that the service said it has something."""
-        with (self.folder / "acknowledged").open("a") as file:
-            file.write(f"{what}\n")
+        acknowledge(self.folder, what)
 
 
 def live(service: Service, folder: Path, use: Callable[[Using], None]) -> None:
@@ -65,6 +64,12 @@ def until(condition: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < end, f"waited in vain: {what}"
         pause.wait(0.005)
     return found
+
+
+def acknowledge(folder: Path, what: str) -> None:
+    """Notes a promise in the folder."""
+    with (folder / "acknowledged").open("a") as file:
+        file.write(f"{what}\n")
 
 
 def acknowledged(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evidence import appearances, events, lag, one, rows
 from google.protobuf.wrappers_pb2 import StringValue
-from life import until
+from life import acknowledge, acknowledged, until
 from sqlalchemy import text
 
 from servicekit import outbox
@@ -69,14 +69,16 @@ def make(folder: Path, log: EventLog) -> None:
 
 
 def record(folder: Path, log: EventLog) -> None:
-    """Every life records the same, as who was not told that it was recorded would."""
+    """Who was told that a record is in the log does not come again with it; who was not told does."""
+    told = acknowledged(folder)
     wal = Wal(folder / "wal", segment_bytes=SEGMENT_BYTES, max_bytes=100 * SEGMENT_BYTES)
-    for number in range(COUNT):
+    for number in (number for number in range(COUNT) if str(number) not in told):
         value = StringValue(value=str(number))
         event = Event(
             f"logged-{number}", TYPE, "test", datetime(2026, 1, 1, tzinfo=UTC), LOGGED.name, "key", value
         )
         wal.append(pack(to_record(event)))
+        acknowledge(folder, str(number))
     sender = WalSender(wal, log)
     sender.run(stopped())
     wal.close()
