@@ -172,6 +172,16 @@ def main() -> int:
                 f"PostgreSQL outbox to {name:9} {figures[name]:9,.0f} events/s  (written at {written:,.0f}/s)",
                 flush=True,
             )
+        for name, log in {"kafka": kafka, "embedded": embedded}.items():
+            with empty_database(server.url) as url, empty_database(server.url) as other_url:
+                dbs = engine(url), engine(other_url)
+                for db in dbs:
+                    new_metadata().create_all(db)
+                p50, p99 = commit_to_effect(*dbs, log, arguments.singles)
+                for db in dbs:
+                    db.dispose()
+            figures |= {f"{name} commit to effect p50 ms": p50, f"{name} commit to effect p99 ms": p99}
+            print(f"commit to effect by {name:9} p50 {p50:6.1f} ms   p99 {p99:6.1f} ms", flush=True)
         kafka.close()
         embedded.close()
     if arguments.json:
