@@ -34,6 +34,9 @@ def rows_of(service: str, url: str) -> Iterator[Rows]:
         Away: it does not answer, or does not have this release's tables.
     """
     opened = engine(url)
+    if opened.dialect.name == "postgresql":
+        # A snapshot is all that is needed: a serialisable reader would make the services' writers fail, and itself.
+        opened = opened.execution_options(isolation_level="REPEATABLE READ")
     try:
         with reading(opened) as session:
             yield Rows(session)
