@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 EXIT_CODE = 137
 """As of a process that was killed by SIGKILL, as a shell reports it."""
@@ -85,7 +86,8 @@ def step(what: str) -> Iterator[None]:
 
 def _whose() -> str:
     """`module:function` of the nearest frame of ours that is not a primitive; of the outermost primitive if none is."""
-    frame, name = sys._getframe(2), ""
+    frame: FrameType | None = sys._getframe(2)
+    name = ""
     while frame is not None:
         module = str(frame.f_globals.get("__name__", ""))
         if _is_ours(module, frame.f_code.co_filename):
@@ -94,7 +96,7 @@ def _whose() -> str:
                 return name
         elif name and module == "threading":
             return name  # the top of a primitive's own thread
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return name
 
 
