@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from inference import store
 from inference.catalogue import Catalogue, Served, Version
 from servicekit.database import reading
+from servicekit.errors import Aborted, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -52,5 +53,5 @@ class Projection:
         while not stop.wait(_POLL_S):
             try:
                 self.refresh()
-            except SQLAlchemyError:
+            except (SQLAlchemyError, Aborted, Unavailable):
                 log.exception("the projection cannot be read; the catalogue stays as it is")

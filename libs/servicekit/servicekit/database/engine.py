@@ -25,6 +25,8 @@ _CONFLICT_STATES = frozenset({"40001", "40P01", "55P03"})
 # admin_shutdown, crash_shutdown, cannot_connect_now, too_many_connections; connection_exception is all of class 08
 _AWAY_STATES = frozenset({"57P01", "57P02", "57P03", "53300"})
 
+_DOWN_STATES = frozenset({"57P01", "57P02", "57P03"})
+
 
 def engine(url: str) -> Engine:
     """An engine for ``sqlite:///path`` or ``postgresql+psycopg://...`` (``postgresql://`` is read as the latter).
@@ -74,6 +76,18 @@ def is_away(error: BaseException) -> bool:
     state = getattr(error.orig, "sqlstate", None)
     # Without a state the server said nothing: nobody listens, or the connection broke.
     return state is None or state in _AWAY_STATES or str(state).startswith("08")
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the database could not be reached, or went away in the middle: what was not committed is not there."""
+    if not isinstance(error, DBAPIError):
+        return False
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    # connection exceptions, and a server that shuts down, crashed or starts (PostgreSQL, appendix A)
+    if error.connection_invalidated or state.startswith("08") or state in _DOWN_STATES:
+        return True
+    postgresql = type(error.orig).__module__.startswith("psycopg")
+    return postgresql and isinstance(error, OperationalError) and not state
 
 
 def _sqlite(url: URL) -> Engine:

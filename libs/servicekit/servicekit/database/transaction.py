@@ -13,8 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from servicekit import crash
-from servicekit.database.engine import is_conflict
-from servicekit.errors import Aborted
+from servicekit.database.engine import is_conflict, is_outage
+from servicekit.errors import Aborted, Unavailable
 
 crash.primitive(__name__)
 _CONFLICT = "TRANSACTION_CONFLICT"
@@ -40,6 +40,7 @@ def transaction(engine: Engine) -> Iterator[Session]:
 
     Raises:
         Aborted: another transaction won; the block may be run again (`run_in_transaction` does).
+        Unavailable: the database went away. Unless its commit was on the way, nothing of the block is there.
     """
     try:
         with _turn(engine), session_factory(engine)() as session, session.begin():
@@ -51,6 +52,10 @@ def transaction(engine: Engine) -> Iterator[Session]:
     except DBAPIError as error:
         if is_conflict(error):
             raise Aborted(_CONFLICT, "another change won, try again", retry_after_s=0.1) from error
+        if is_outage(error):
+            raise Unavailable(
+                "DATABASE_UNAVAILABLE", "the database does not answer, try again", retry_after_s=1
+            ) from error
         raise
 
 
