@@ -18,7 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from collector import Collector, Span
 
-LIMIT_S = 420
+LIMIT_S = 900  # on a machine that does other things; alone it takes two minutes
 
 
 @pytest.fixture(scope="session")

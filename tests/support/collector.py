@@ -98,4 +98,6 @@ def _value_of(attributes: Any, key: str) -> Any:
 
 def _plain(value: common_pb2.AnyValue) -> Any:
     kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_plain(each) for each in value.array_value.values]
     return getattr(value, kind) if kind else None
