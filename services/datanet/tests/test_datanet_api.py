@@ -54,7 +54,7 @@ def test_a_datanet_is_what_was_asked_for_with_its_defaults_written_out(net: Any)
 def test_creating_again_by_the_same_request_is_the_same_datanet_and_by_another_is_refused(
     net: Any, refusal: Refusal
 ) -> None:
-    content = pb.Datanet(licence=net.made.licence, schema=net.made.schema)
+    content = net.definition
     again = pb.CreateDatanetRequest(datanet_id=net.id, datanet=content, request_id="create")
     assert net.owner.CreateDatanet(again) == net.made
     other = pb.CreateDatanetRequest(datanet_id=net.id, datanet=content, request_id="other")
