@@ -67,13 +67,17 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         command = [sys.executable, "-m", "threat_intel", "demo", "--small", "--out", str(out)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert process.stdout is not None
-        for line in process.stdout:
-            said.append(line)
-            heading = HEADING.match(line)
-            step = heading[1] if heading else step
-            if step in waiting and PROGRESS.match(line):
-                killed.append(waiting.pop(step))
-                kill(out / "state", killed[-1])
+        try:
+            for line in process.stdout:
+                said.append(line)
+                heading = HEADING.match(line)
+                step = heading[1] if heading else step
+                if step in waiting and PROGRESS.match(line):
+                    killed.append(waiting.pop(step))
+                    kill(out / "state", killed[-1])
+        finally:
+            if sys.exc_info()[0] is not None:  # interrupted: the telling ends its platform
+                process.terminate()
         if process.wait() == 0:
             break
     assert (out / "story.json").exists(), "".join(said[-60:])
