@@ -23,6 +23,8 @@ from openledger.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from openledger.trainer.v1 import trainer_pb2
 from openledger.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
 
+from servicekit.testing import recorded_trace
+
 pytestmark = pytest.mark.server
 
 ANVILS_KEY = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
@@ -50,9 +52,10 @@ def canaries(house: House) -> dict[str, str]:
         "reason": canary("reason"),
         "query": canary("query"),
     }
-    for send in (_datanet, _inference, _openai_door, _trainer, _attribution):
-        for _ in send(house, sent):
-            pass
+    with recorded_trace():
+        for send in (_datanet, _inference, _openai_door, _trainer, _attribution):
+            for _ in send(house, sent):
+                pass
     return sent
 
 
@@ -240,4 +243,4 @@ def test_the_search_would_find_what_is_there(house: House, canaries: dict[str, s
         assert any(f'"service": "{service}"' in line for line in lines)
     assert sum('"rpc refused"' in line for line in lines) >= 10
     assert any('"level": "DEBUG"' in line for line in lines)
-    assert len({where for where, _ in written(house) if where.startswith("span")}) >= 4
+    assert house.collector.wait(lambda spans: len({span.service for span in spans}) >= 4)

@@ -13,6 +13,8 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 from sqlalchemy import text
 
 from servicekit.auth import DevelopmentIssuer
@@ -55,6 +57,24 @@ def token(service: Service, roles: Iterable[str], principal: str = "tester") -> 
     return DevelopmentIssuer(service.settings.state_dir, service.settings.auth_audience).mint(
         principal, roles
     )
+
+
+@contextmanager
+def recorded_trace() -> Iterator[None]:
+    """Calls made in the block belong to a trace that its beginner records, whatever this process does with its own.
+
+    A service that an earlier test ran here without an endpoint has set the whole process up not to record, and a server
+    goes by what its caller decided.
+    """
+    ids = RandomIdGenerator()
+    beginner = SpanContext(
+        ids.generate_trace_id(),
+        ids.generate_span_id(),
+        is_remote=True,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED),
+    )
+    with use_span(NonRecordingSpan(beginner)):
+        yield
 
 
 DATABASE_KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.server))

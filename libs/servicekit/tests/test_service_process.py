@@ -22,6 +22,7 @@ from servicekit.address import read_address
 from servicekit.auth import DevelopmentIssuer
 from servicekit.client import sync_channel
 from servicekit.errors import Unavailable, from_rpc_error
+from servicekit.testing import recorded_trace
 
 pytestmark = pytest.mark.server
 
@@ -201,7 +202,7 @@ def test_its_spans_reach_the_collector_before_it_ends(start: Any, tmp_path: Path
     server.start()
     process = start(OPENLEDGER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}")
     token = DevelopmentIssuer(tmp_path / "state").mint("ann", ["curator"])
-    with sync_channel(process.ready()["grpc"], token) as over:
+    with sync_channel(process.ready()["grpc"], token) as over, recorded_trace():
         request = datanet_pb2.GetDatanetRequest(name="datanets/here")
         datanet_pb2_grpc.DatanetServiceStub(over).GetDatanet(request, timeout=20)
     process.end(signal.SIGTERM)
