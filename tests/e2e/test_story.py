@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import sys
 from pathlib import Path
 
-import psutil
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+from leftovers import processes_of
 
 from identity.digest import canonical_json
 from openledger_cli.bundle import layout
@@ -16,20 +18,6 @@ from openledger_cli.bundle.check import check_bundle
 from servicekit.errors import Unavailable
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.story]
-
-
-def processes_of(folder: Path) -> list[str]:
-    """Command lines of living processes that know this folder."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "environ", "pid", "status"]):
-        known = [
-            *(process.info["cmdline"] or []),
-            (process.info["environ"] or {}).get("OPENLEDGER_STATE_DIR", ""),
-        ]
-        own = process.info["pid"] == os.getpid() or process.info["status"] == psutil.STATUS_ZOMBIE
-        if not own and any(str(folder) in word for word in known):
-            found.append(" ".join(process.info["cmdline"] or [])[:200])
-    return found
 
 
 def test_no_process_is_left_behind(told: Path) -> None:

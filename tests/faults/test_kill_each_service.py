@@ -1,4 +1,5 @@
-"""kill -9 of each service once, in the middle of the step that needs it most. The supervisor restarts it; nothing may be lost."""
+"""kill -9 of each service once, in the middle of the step that needs it most, and one Ctrl-C. The supervisor restarts what
+was killed; told again, the story goes on; nothing may be lost."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 from anvil import Anvil
+from leftovers import processes_of as living
 from platform_state import State
 
 from openledger_cli.reconcile.look import look
@@ -37,6 +39,8 @@ VICTIMS = {
 """Who is killed in which step, once it shows progress."""
 HEADING = re.compile(r"(\d)\. ")
 PROGRESS = re.compile(r"  .* \d+/\d+")
+INTERRUPTED_AT = "5"
+"""The step whose heading meets the Ctrl-C."""
 TRIES = 3
 
 
@@ -47,6 +51,11 @@ class Told:
     folder: Path
     steps: dict[str, dict[str, Any]]
     killed: list[str]
+    codes: list[int]
+    """How each telling ended."""
+    left: list[str]
+    """Processes that the interrupted telling left behind."""
+    said: str
 
 
 def kill(state_dir: Path, name: str) -> None:
@@ -62,6 +71,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     waiting = dict(VICTIMS)
     killed: list[str] = []
     said: list[str] = []
+    codes: list[int] = []
+    left: list[str] = []
     step = ""
     for _ in range(TRIES):
         command = [sys.executable, "-m", "threat_intel", "demo", "--small", "--out", str(out)]
@@ -72,17 +83,22 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
                 said.append(line)
                 heading = HEADING.match(line)
                 step = heading[1] if heading else step
+                if heading and step == INTERRUPTED_AT and 130 not in codes and "told before" not in line:
+                    process.send_signal(signal.SIGINT)
                 if step in waiting and PROGRESS.match(line):
                     killed.append(waiting.pop(step))
                     kill(out / "state", killed[-1])
         finally:
             if sys.exc_info()[0] is not None:  # interrupted: the telling ends its platform
                 process.terminate()
-        if process.wait() == 0:
+        codes.append(process.wait())
+        if codes[-1] == 130:
+            left += living(out)
+        if codes[-1] == 0:
             break
     assert (out / "story.json").exists(), "".join(said[-60:])
     story = json.loads((out / "story.json").read_text())
-    return Told(out, {step["step"]: step for step in story["steps"]}, killed)
+    return Told(out, {step["step"]: step for step in story["steps"]}, killed, codes, left, "".join(said))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +114,15 @@ def places(told: Told, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pla
 
 def test_every_service_was_killed(told: Told) -> None:
     assert sorted(told.killed) == sorted(VICTIMS.values())
+
+
+def test_a_stopped_telling_leaves_no_process_and_goes_on_from_the_last_finished_step(told: Told) -> None:
+    assert told.codes[-2:] == [130, 0]
+    assert told.left == []
+    assert "run it again to go on" in told.said
+    again = told.said.rsplit("OpenLedger demo", 1)[1]
+    finished = int(INTERRUPTED_AT) - 1
+    assert again.count("(told before)") == finished
 
 
 def test_nothing_is_lost_doubled_or_on_its_way(places: Places) -> None:

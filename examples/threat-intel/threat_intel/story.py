@@ -36,7 +36,7 @@ def tell(telling: Telling) -> None:
     """Tells every step that is not told yet, then writes story.json and report.html."""
     for number, (name, title, run) in enumerate(STEPS, start=1):
         if telling.journal.finished(name):
-            telling.console.print(f"[bold]{number}. {title}[/bold] [dim](told before)[/dim]")
+            telling.console.print(f"[bold]{number}. {title}[/bold] [dim](told before)[/dim]", soft_wrap=True)
             continue
         telling.console.print(f"\n[bold]{number}. {title}[/bold]", soft_wrap=True)
         begun = time.monotonic()
