@@ -79,7 +79,8 @@ def _tell(out: Path, event_log: str, journal: Journal, small: bool) -> int:
     scale = SMALL if small else FULL
     begun = time.monotonic()
     print(f"OpenLedger demo ({scale.name}), telling {journal.telling}: starting the platform", flush=True)
-    with Platform(out / "state", scale.base_model, event_log) as platform:
+    settings = {"OPENLEDGER_TRAINER_MAX_RUNNING_JOBS": str(scale.jobs_at_once)}
+    with Platform(out / "state", scale.base_model, event_log, settings) as platform:
         telling = Telling(out, scale, journal, platform)
         telling.say(
             f"ready after {time.monotonic() - begun:.0f} s; "

@@ -26,6 +26,8 @@ class Scale:
     """Questions asked of the base in the same batches."""
     http_questions: int
     """Questions asked through the OpenAI-compatible door."""
+    jobs_at_once: int
+    """Trainings or evaluations that share the machine: one where each fills it, two where each mostly starts."""
 
 
 FULL = Scale(
@@ -42,6 +44,7 @@ FULL = Scale(
     questions=36,
     base_questions=6,
     http_questions=4,
+    jobs_at_once=1,
 )
 
 SMALL = Scale(
@@ -58,4 +61,5 @@ SMALL = Scale(
     questions=8,
     base_questions=2,
     http_questions=2,
+    jobs_at_once=2,
 )

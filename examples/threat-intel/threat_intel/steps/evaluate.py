@@ -18,10 +18,10 @@ def run(telling: Telling) -> Outcome:
     """Evaluates, tries to promote the careless one, promotes the careful one."""
     outcome = Outcome()
     reports: dict[str, pb.EvaluationReport] = {}
-    for way in ("careless", "careful"):
-        version = telling.result("finetune")[way]["version"]
+    started = {way: _start(telling, way) for way in ("careless", "careful")}
+    for way, evaluation in started.items():
         begun = time.monotonic()
-        reports[way] = _evaluate(telling, way, version)
+        reports[way] = _watch(telling, way, evaluation)
         wall_s = time.monotonic() - begun
         _show(telling, way, reports[way])
         _figures(outcome, way, reports[way], wall_s)
@@ -50,18 +50,24 @@ def run(telling: Telling) -> Outcome:
     return outcome
 
 
-def _evaluate(telling: Telling, way: str, version: str) -> pb.EvaluationReport:
-    trainer = telling.as_(BUILDER).trainer
+def _start(telling: Telling, way: str) -> pb.Evaluation:
+    """Asks for the evaluation of a way's version."""
     suites = [
         pb.EvaluateModelVersionRequest.SuiteRequest(suite=suite, items=items)
         for suite, items in telling.scale.suites.items()
     ]
-    evaluation = trainer.EvaluateModelVersion(
-        pb.EvaluateModelVersionRequest(
-            name=version, suites=suites, request_id=telling.journal.request_id(f"evaluate-{way}")
-        ),
-        timeout=60,
+    request = pb.EvaluateModelVersionRequest(
+        name=telling.result("finetune")[way]["version"],
+        suites=suites,
+        request_id=telling.journal.request_id(f"evaluate-{way}"),
     )
+    started: pb.Evaluation = telling.as_(BUILDER).trainer.EvaluateModelVersion(request, timeout=60)
+    return started
+
+
+def _watch(telling: Telling, way: str, evaluation: pb.Evaluation) -> pb.EvaluationReport:
+    """Follows an evaluation to its report. Raises FailedPrecondition when it did not succeed."""
+    trainer = telling.as_(BUILDER).trainer
     with telling.bar(way, None) as bar:
         for update in trainer.WatchEvaluation(pb.WatchEvaluationRequest(name=evaluation.name)):
             evaluation = update.evaluation
@@ -74,7 +80,9 @@ def _evaluate(telling: Telling, way: str, version: str) -> pb.EvaluationReport:
                 )
     if evaluation.state != pb.RUN_STATE_SUCCEEDED:
         raise FailedPrecondition(
-            "EVALUATION_FAILED", f"{evaluation.name}: {evaluation.error}", subject=version
+            "EVALUATION_FAILED",
+            f"{evaluation.name}: {evaluation.error}",
+            subject=evaluation.name,
         )
     return trainer.GetEvaluationReport(
         pb.GetEvaluationReportRequest(digest=evaluation.report_digest), timeout=60

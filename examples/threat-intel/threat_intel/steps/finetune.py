@@ -43,37 +43,11 @@ def ways(telling: Telling) -> list[Way]:
 
 
 def run(telling: Telling) -> Outcome:
-    """Assesses and runs both ways."""
+    """Assesses and starts both ways, then follows them; how many run at a time is the platform's to decide."""
     outcome = Outcome()
-    snapshots = [pb.WeightedSnapshot(snapshot=telling.result("contribute")["snapshot"])]
-    base = f"baseModels/{telling.scale.base_model}"
-    trainer = telling.as_(BUILDER).trainer
-    for way in ways(telling):
-        assessment = _assess(
-            trainer, pb.AssessTrainingSpecRequest(base_model=base, snapshots=snapshots, spec=way.spec)
-        )
-        telling.say(
-            f"[bold]{way.name}[/bold]: learning rate {assessment.effective.learning_rate:g}, "
-            f"replay {pb.ReplayKind.Name(assessment.effective.replay.kind).removeprefix('REPLAY_KIND_').lower()}, "
-            f"{assessment.effective.steps} steps of {assessment.effective.batch_size}"
-        )
-        for finding in assessment.findings:
-            if finding.severity in LOOK:
-                telling.say(
-                    f"{LOOK[finding.severity]} {finding.parameter} = {finding.value}: {finding.consequence} {finding.advice}"
-                )
-        created = trainer.CreateTrainingRun(
-            pb.CreateTrainingRunRequest(
-                model=MODEL,
-                base_model=base,
-                snapshots=snapshots,
-                spec=way.spec,
-                intent=pb.Intent(purpose="Name the ATT&CK tactic of a reported procedure."),
-                request_id=telling.journal.request_id(way.name),
-            ),
-            timeout=60,
-        )
-        finished, last, wall_s = _watch(telling, way.name, created.name)
+    started = [_start(telling, way) for way in ways(telling)]
+    for way, assessment, name in started:
+        finished, last, wall_s = _watch(telling, way.name, name)
         figures, source = outcome.figures, finished.name
         figures.add(f"{way.name}: final loss", round(last.loss, 4), "nats/token", source)
         figures.add(f"{way.name}: final KL to base", round(last.kl, 5), "nats/token", source)
@@ -95,6 +69,38 @@ def run(telling: Telling) -> Outcome:
             f"{finished.model_version}: loss {last.loss:.3f}, {last.tokens_per_s:,.0f} tokens/s, {wall_s:.0f} s"
         )
     return outcome
+
+
+def _start(telling: Telling, way: Way) -> tuple[Way, pb.TrainingAssessment, str]:
+    """Shows what a way will lead to, and only then asks for its run; returns the run's name."""
+    snapshots = [pb.WeightedSnapshot(snapshot=telling.result("contribute")["snapshot"])]
+    base = f"baseModels/{telling.scale.base_model}"
+    trainer = telling.as_(BUILDER).trainer
+    assessment = _assess(
+        trainer, pb.AssessTrainingSpecRequest(base_model=base, snapshots=snapshots, spec=way.spec)
+    )
+    telling.say(
+        f"[bold]{way.name}[/bold]: learning rate {assessment.effective.learning_rate:g}, "
+        f"replay {pb.ReplayKind.Name(assessment.effective.replay.kind).removeprefix('REPLAY_KIND_').lower()}, "
+        f"{assessment.effective.steps} steps of {assessment.effective.batch_size}"
+    )
+    for finding in assessment.findings:
+        if finding.severity in LOOK:
+            telling.say(
+                f"{LOOK[finding.severity]} {finding.parameter} = {finding.value}: {finding.consequence} {finding.advice}"
+            )
+    created = trainer.CreateTrainingRun(
+        pb.CreateTrainingRunRequest(
+            model=MODEL,
+            base_model=base,
+            snapshots=snapshots,
+            spec=way.spec,
+            intent=pb.Intent(purpose="Name the ATT&CK tactic of a reported procedure."),
+            request_id=telling.journal.request_id(way.name),
+        ),
+        timeout=60,
+    )
+    return way, assessment, created.name
 
 
 def _assess(trainer: TrainerServiceStub, request: pb.AssessTrainingSpecRequest) -> pb.TrainingAssessment:
