@@ -24,6 +24,8 @@ from servicekit.eventlog import EventLog, InRecord, OutRecord, open_event_log
 from servicekit.events import Event, InvalidEvent, from_record, new_event, to_record
 from servicekit.topics import DATANET_SNAPSHOT_V1 as TOPIC
 
+pytestmark = pytest.mark.slow
+
 SEALED = events_pb2.SnapshotSealed.DESCRIPTOR.full_name
 DEAD = TOPIC.name + ".dlq"
 

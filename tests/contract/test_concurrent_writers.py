@@ -14,6 +14,8 @@ from concurrent_writers import WRITERS
 
 from servicekit.database import engine, migrate
 
+pytestmark = pytest.mark.slow
+
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 
 

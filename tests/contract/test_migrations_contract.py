@@ -25,6 +25,8 @@ from servicekit.database.migrate import migrations_folder
 from servicekit.errors import StartupError
 from servicekit.testing import DATABASE_KINDS, Databases
 
+pytestmark = pytest.mark.slow
+
 MOVED = {"requests": "request_ids", "request": "request_ids"}
 """Tables whose rows are in another one since."""
 DROPPED = {

@@ -43,6 +43,7 @@ def db(tmp_path: Path) -> Engine:
     return made
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_not_there_is_said_in_bounded_time() -> None:
     log = open_event_log("kafka://127.0.0.1:1")
     started = time.monotonic()

@@ -24,6 +24,8 @@ from openledger_cli.doctor.samples import Samples
 from openledger_cli.doctor.service_checks import service_findings
 from openledger_cli.doctor.view import ServiceView, look
 
+pytestmark = pytest.mark.slow
+
 Answer = Callable[[str, bytes], tuple[int, str, dict[str, str]]]
 """Path and body to status, text and headers."""
 

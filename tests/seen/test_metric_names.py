@@ -8,6 +8,8 @@ import sys
 import pytest
 from promlint import problems
 
+pytestmark = pytest.mark.slow
+
 SERVICES = ("datanet", "trainer", "inference", "attribution", "chain_relay")
 EXPOSE = "import servicekit.server, {}.metrics; from prometheus_client import generate_latest as g; print(g().decode())"
 

@@ -23,6 +23,8 @@ from servicekit.dead_letters import DeadLetterCap
 from servicekit.eventlog import EventLog, InRecord, OutRecord, Topic
 from servicekit.events import Event, InvalidEvent, from_record, new_event, to_record
 
+pytestmark = pytest.mark.slow
+
 TOPIC = Topic("area.thing.v1", partitions=1)
 STRING = "google.protobuf.StringValue"
 GROUP = "tests"

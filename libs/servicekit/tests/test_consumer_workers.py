@@ -21,6 +21,8 @@ from servicekit.dead_letters import DeadLetterCap
 from servicekit.eventlog import EventLog, OutRecord, Topic
 from servicekit.events import Event, InvalidEvent, new_event, to_record
 
+pytestmark = pytest.mark.slow
+
 TOPIC = Topic("area.thing.v1", partitions=4)
 STRING = "google.protobuf.StringValue"
 GROUP = "tests"

@@ -22,6 +22,8 @@ from servicekit.server.limiter import Limiter
 from servicekit.settings import ServiceSettings
 from servicekit.testing import running, token
 
+pytestmark = pytest.mark.slow
+
 NAME = "datanets/here"
 
 

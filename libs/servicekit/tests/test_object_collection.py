@@ -28,6 +28,8 @@ from servicekit.objects import ObjectStore, name_of
 from servicekit.references import ReferencePublisher, forget, pin, read_all
 from servicekit.testing_s3 import S3Server
 
+pytestmark = pytest.mark.slow
+
 LATER = timedelta(days=3)
 
 

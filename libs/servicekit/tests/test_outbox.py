@@ -16,6 +16,8 @@ from servicekit.eventlog import EventLog, EventLogUnavailable, InRecord, OutReco
 from servicekit.events import Event, from_record, new_event
 from servicekit.outbox import OutboxPublisher
 
+pytestmark = pytest.mark.slow
+
 TOPIC = Topic("area.thing.v1", partitions=2)
 Start = Callable[[Callable[[threading.Event], None]], Callable[[], None]]
 

@@ -43,6 +43,8 @@ from servicekit.server import Service, serve
 from servicekit.settings import ServiceSettings
 from servicekit.testing import running, token
 
+pytestmark = pytest.mark.slow
+
 NAME = "datanets/threat-intel"
 ENV = """from servicekit.migrations_env import run_migrations
 from servicekit.database import new_metadata

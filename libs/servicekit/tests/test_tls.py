@@ -31,6 +31,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from authority import HOUR, Authority, Issued
 
+pytestmark = pytest.mark.slow
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 

@@ -31,6 +31,8 @@ from servicekit.events import Event, from_record, new_event, to_record
 from servicekit.server import Service
 from servicekit.testing import DATABASE_KINDS, Databases, running, token
 
+pytestmark = pytest.mark.slow
+
 World = Any
 """Of conftest.py, which pytest does not let be imported."""
 

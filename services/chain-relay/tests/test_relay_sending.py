@@ -28,6 +28,8 @@ from servicekit.database import reading, transaction
 from servicekit.errors import FailedPrecondition
 from servicekit.events import InvalidEvent
 
+pytestmark = pytest.mark.slow
+
 
 def sent(rig: FakeRig) -> list[SignedTransaction]:
     with reading(rig.engine) as session:

@@ -24,6 +24,8 @@ from servicekit.errors import (
     from_status,
 )
 
+pytestmark = pytest.mark.slow
+
 Encode = Callable[..., bytes]
 Refusal = Callable[..., DomainError]
 

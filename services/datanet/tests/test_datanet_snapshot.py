@@ -19,6 +19,8 @@ from identity.digest import canonical_json, sha256_bytes
 from identity.snapshot import read_lines, root
 from servicekit.errors import InvalidArgument
 
+pytestmark = pytest.mark.slow
+
 RULE = SplitRule("salt", 0.3, 0.2)
 _TEXT = "the group used a loader to run tasks on hosts and sent files over web mail at night by hand"
 _WORDS = _TEXT.split()

@@ -22,6 +22,8 @@ from servicekit.errors import (
     Unavailable,
 )
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [
     "The actor",
     "Persistence: the malware writes a registry key and",

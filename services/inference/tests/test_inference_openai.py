@@ -17,6 +17,8 @@ from servicekit.auth import Principal
 from servicekit.errors import Unauthenticated
 from servicekit.server.limiter import Limiter
 
+pytestmark = pytest.mark.slow
+
 TOKENS = {
     "user": Principal("alice", frozenset({"user"})),
     "auditor": Principal("eve", frozenset({"auditor"})),

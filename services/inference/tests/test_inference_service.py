@@ -33,6 +33,8 @@ from servicekit.testing import running, token
 from servicekit.topics import MODEL_VERSION_V1
 from servicekit.wal import Wal
 
+pytestmark = pytest.mark.slow
+
 PROMOTED = trainer_pb2.MODEL_VERSION_STATE_PROMOTED
 BLOCKED = trainer_pb2.MODEL_VERSION_STATE_BLOCKED
 

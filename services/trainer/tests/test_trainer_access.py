@@ -11,6 +11,8 @@ from openledger.trainer.v1 import trainer_pb2 as pb
 
 from servicekit.errors import AlreadyExists, PermissionDenied, from_rpc_error
 
+pytestmark = pytest.mark.slow
+
 REASON = "the suite is small and the gain is large"
 
 

@@ -14,6 +14,8 @@ from openledger.trainer.v1 import trainer_pb2 as pb
 
 from identity.digest import sha256_bytes
 
+pytestmark = pytest.mark.slow
+
 SNAPSHOT = "datanets/threat-intel/snapshots/1"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from openledger.trainer.v1 import trainer_pb2 as pb
 
 from servicekit.testing import running
@@ -13,6 +14,8 @@ from trainer.jobs.failure import write_failure
 from trainer.jobs.files import JOB_FILE, RESULT_FILE, TrainingResult, write_json
 from trainer.jobs.runner import JobStatus
 from trainer.reconciler import MAX_ATTEMPTS
+
+pytestmark = pytest.mark.slow
 
 
 def state(trainer: Any, run: pb.TrainingRun) -> pb.TrainingRun:
