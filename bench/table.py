@@ -47,13 +47,11 @@ def eventlog(found: Any) -> Iterator[Row]:
 
 
 def outbox(found: Any) -> Iterator[Row]:
-    """The backlog's rate, beside the same reads and deletes sent nowhere; delays from commit to handler."""
+    """The backlog's rate, beside the same reads and deletes sent nowhere; delays from commit to effect."""
     for name, value in found.items():
-        if isinstance(value, dict):
-            told = ", ".join(
-                f"{key.removesuffix('_ms').replace('_', ' ')} {each:.1f} ms" for key, each in value.items()
-            )
-            yield f"outbox to handler, {name}", told, "", ""
+        if name.endswith(" ms"):
+            log, quantile = name.removesuffix(" ms").split(" commit to effect ")
+            yield f"from a commit to its effect elsewhere by {log}, {quantile}", f"{value:.1f} ms", "", ""
         elif name != "nowhere":
             alone = found["nowhere"]
             ratio = f"{value / alone:.2f}"
