@@ -24,7 +24,7 @@ def run(telling: Telling) -> Outcome:
         reports[way] = _watch(telling, way, evaluation)
         wall_s = time.monotonic() - begun
         _show(telling, way, reports[way])
-        _figures(outcome, way, reports[way], wall_s)
+        _figures(outcome, way, reports[way], wall_s, telling.scale.jobs_at_once)
     careless = telling.result("finetune")["careless"]["version"]
     refusal = _refused(telling, careless)
     if refusal is None:
@@ -166,7 +166,7 @@ def _show(telling: Telling, way: str, report: pb.EvaluationReport) -> None:
         )
 
 
-def _figures(outcome: Outcome, way: str, report: pb.EvaluationReport, wall_s: float) -> None:
+def _figures(outcome: Outcome, way: str, report: pb.EvaluationReport, wall_s: float, at_once: int) -> None:
     items = sum(suite.difference.sample_size for suite in report.suites)
     for suite in report.suites:
         if way == "careless":
@@ -181,10 +181,13 @@ def _figures(outcome: Outcome, way: str, report: pb.EvaluationReport, wall_s: fl
         f"{way}: evaluation wall time",
         round(wall_s, 1),
         "s",
-        "timed, with Ray's start; the first scores the base too",
+        f"timed from when it was followed, {at_once} at a time, with Ray's start; the first scores the base too",
     )
     outcome.figures.add(
-        f"{way}: evaluation speed", round(items / wall_s, 2), "items/s", "items of the report over wall time"
+        f"{way}: evaluation speed",
+        round(items / wall_s, 2),
+        "items/s",
+        "items of the report over that wall time",
     )
 
 

@@ -52,7 +52,12 @@ def run(telling: Telling) -> Outcome:
         figures.add(f"{way.name}: final loss", round(last.loss, 4), "nats/token", source)
         figures.add(f"{way.name}: final KL to base", round(last.kl, 5), "nats/token", source)
         figures.add(f"{way.name}: training speed", round(last.tokens_per_s, 1), "tokens/s", source)
-        figures.add(f"{way.name}: wall time", round(wall_s, 1), "s", f"timed, {source}")
+        figures.add(
+            f"{way.name}: wall time",
+            round(wall_s, 1),
+            "s",
+            f"timed from when it was followed, {telling.scale.jobs_at_once} at a time, {source}",
+        )
         figures.add(
             f"{way.name}: findings", len(assessment.findings), "findings", "assessment before the run"
         )
