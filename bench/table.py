@@ -34,33 +34,34 @@ def eventlog(found: Any) -> Iterator[Row]:
     """Both logs beside kafka-python."""
     for name, of in found.items():
         log, _, size = name.partition(", ")
-        if not isinstance(of, dict) or "produce_per_s" not in of or log == "kafka-python":
+        if log == "kafka-python":
             continue
         peer = found[f"kafka-python, {size}"]
         for what in ("produce", "consume"):
             yield (
                 f"{log} log, {what}, {size} events, beside kafka-python",
-                f"{of[f'{what}_per_s']:,.0f} events/s",
-                f"{peer[f'{what}_per_s']:,.0f} events/s",
-                f"{of[f'{what}_per_s'] / peer[f'{what}_per_s']:.2f}",
+                f"{of[f'{what}_per_s']:,.0f} events/s, {of[f'{what}_cpu_us']:.0f} us of CPU",
+                f"{peer[f'{what}_per_s']:,.0f} events/s, {peer[f'{what}_cpu_us']:.0f} us",
+                _interval(of["ratios"][f"{what}_per_s"]),
             )
 
 
 def outbox(found: Any) -> Iterator[Row]:
     """The backlog's rate, beside the same reads and deletes sent nowhere; delays from commit to effect."""
-    for name, value in found.items():
-        if name.endswith(" ms"):
-            log, quantile = name.removesuffix(" ms").split(" commit to effect ")
-            yield f"from a commit to its effect elsewhere by {log}, {quantile}", f"{value:.1f} ms", "", ""
-        elif name != "nowhere":
-            alone = found["nowhere"]
-            ratio = f"{value / alone:.2f}"
-            yield (
-                f"PostgreSQL outbox to {name}, a backlog",
-                f"{value:,.0f} events/s",
-                f"{alone:,.0f} events/s nowhere",
-                ratio,
-            )
+    for log, of in found["logs"].items():
+        yield (
+            f"PostgreSQL outbox to {log}, a backlog of {found['events']:,}",
+            f"{of['events_per_s']:,.0f} events/s",
+            f"{found['nowhere_events_per_s']:,.0f} events/s nowhere",
+            _interval(of["ratio"]),
+        )
+    for log, of in found["logs"].items():
+        yield (
+            f"from a commit to its effect in another database by {log} ({found['singles']} events)",
+            f"p50 {of['commit_to_effect_p50_ms']:.1f} ms, p99 {of['commit_to_effect_p99_ms']:.1f} ms",
+            "",
+            "",
+        )
 
 
 def answer_cost(found: Any) -> Iterator[Row]:

@@ -135,7 +135,7 @@ def page(entries: list[Entry]) -> str:
     for entry in entries:
         lines.append(
             f"| [{entry.topic}](#{entry.topic.replace('.', '')}) | {', '.join(entry.producers)}"
-            f" | {', '.join(entry.consumers)} | {entry.partitions} | {_kept(entry)} |"
+            f" | {', '.join(entry.consumers) or 'no service of ours yet'} | {entry.partitions} | {_kept(entry)} |"
         )
     for entry in entries:
         example = yaml.safe_dump(entry.example, sort_keys=False, default_flow_style=None, width=100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +134,15 @@ class DeadLetterDesk:
         finally:
             consumer.close()
         return found.value if found is not None and found.offset == letter.offset else None
+
+
+def waiting_letters(state_dir: Path, topic: str) -> int | None:
+    """How many of a topic's letters were not replayed; None when the platform's event log can't be read from here."""
+    try:
+        with opened(event_log_url(os.environ.get("OPENLEDGER_EVENT_LOG", ""), state_dir)) as log:
+            return sum(not letter.replays for letter in DeadLetterDesk(log, topic).letters())
+    except (StartupError, InvalidArgument):
+        return None
 
 
 def _first_from(consumer: Consumer, at: TopicPartition, offset: int) -> InRecord | None:

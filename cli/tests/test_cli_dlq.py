@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner, Result
 
 from openledger_cli.__main__ import app
+from openledger_cli.dead_letters import waiting_letters
 from servicekit.consumer import ConsumerRunner, Handler
 from servicekit.database import engine, new_metadata, transaction
 from servicekit.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound, StartupError
@@ -189,6 +190,16 @@ def test_all_means_what_was_not_replayed_yet(refused: Place) -> None:
     assert refused.json("dlq", "list", "--waiting") == []
     assert len(refused.json("dlq", "list")) == 3
     assert refused.json("dlq", "replay", TOPIC.name, "--all") == []
+
+
+def test_the_doctor_counts_what_still_waits(refused: Place, tmp_path: Path) -> None:
+    assert waiting_letters(refused.folder, DEAD) == 3
+    refused.json("dlq", "replay", TOPIC.name, "0")
+    refused.json("dlq", "replay", TOPIC.name, "0", "--again")
+    assert waiting_letters(refused.folder, DEAD) == 2
+    refused.json("dlq", "replay", TOPIC.name, "--all")
+    assert waiting_letters(refused.folder, DEAD) == 0
+    assert waiting_letters(tmp_path / "elsewhere", DEAD) is None
 
 
 def test_what_is_refused_again_after_a_replay_is_a_letter_again(refused: Place) -> None:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
+import signal
 import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from openledger_cli.up import plan as plan_module
+from openledger_cli.up import supervise
 from openledger_cli.up.logview import LogView
-from openledger_cli.up.plan import Plan
+from openledger_cli.up.plan import Plan, Program
 from openledger_cli.up.ports import choose_ports
+from openledger_cli.up.supervise import Supervisor, processes_of
 from servicekit.errors import StartupError
 
 
@@ -83,3 +91,57 @@ def test_quiet_shows_what_went_wrong_and_nothing_else(capsys: pytest.CaptureFixt
     assert "disk full" in shown
     assert "fine" not in shown
     assert view.last_line("datanet") == "fine"
+
+
+NEEDY = "import sys, time; from pathlib import Path; [time.sleep(0.05) for _ in iter(Path(sys.argv[1]).exists, False)]"
+
+
+class OneProgram(Plan):
+    """A platform of one program, which runs as long as a file is there; supervisord gives it up at its first failure."""
+
+    def programs(self) -> list[Program]:
+        return [Program("needy", (sys.executable, "-c", NEEDY, str(self.state_dir / "needed")), 10)]
+
+    def configuration(self) -> str:
+        return super().configuration().replace("startretries=5", "startretries=0")
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)  # another process's state: it can only be asked for
+
+
+@pytest.mark.slow
+def test_what_supervisord_gave_up_is_started_again_once_the_platform_was_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "REVIVE_EVERY_S", 0.2)
+    monkeypatch.setattr(supervise, "pending_doors", lambda plan: [])
+    plan = OneProgram(tmp_path, choose_ports(0), "tiny", "", tmp_path / "anvil.json", {})
+    needed, stopping, ready = tmp_path / "needed", threading.Event(), threading.Event()
+    needed.touch()
+    supervisor = Supervisor(plan, LogView(as_json=False, quiet=True), stopping)
+    thread = threading.Thread(target=supervisor.run, args=(ready.set,))
+    thread.start()
+
+    def state() -> tuple[str, int]:
+        try:
+            (process,) = processes_of(plan.supervisor_socket())
+        except OSError:
+            return "", 0
+        return str(process["statename"]), int(process["pid"])
+
+    try:
+        assert ready.wait(60)
+        wait_for(lambda: state()[0] == "RUNNING", "it never ran")
+        needed.unlink()
+        os.kill(state()[1], signal.SIGKILL)
+        wait_for(lambda: state()[0] == "FATAL", "supervisord never gave it up")
+        needed.touch()
+        wait_for(lambda: state()[0] == "RUNNING", "it was not started again")
+    finally:
+        stopping.set()
+        thread.join()
+    assert not plan.supervisor_socket().exists()

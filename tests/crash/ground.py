@@ -41,6 +41,7 @@ WITHOUT_POINT = {
     "servicekit.database.engine:_turn_wal_on open": "a lock file",
     "servicekit.eventlog._group:evict_dead unlink": "a dead member's pipe: whoever comes next removes what is left",
     "servicekit.eventlog._wake:Waiter.close unlink": "one's own pipe: who dies before is evicted, and the pipe with him",
+    "servicekit.files:_remove_abandoned unlink": "a dead writer's temporary file; found again if it stays",
     "servicekit.migrations_env:write_revision begin": "a developer's tool, on a scratch database",
     "servicekit.migrations_env:write_revision write_text": "a developer's tool",
     "servicekit.objects:ObjectStore.local_path unlink": "a corrupt copy in the cache of a bucket: read again, it is found again",

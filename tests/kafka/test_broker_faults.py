@@ -71,7 +71,8 @@ def test_broker_killed_while_the_outbox_is_published_loses_nothing(broker: Kafka
         pause.wait(0.01)
     broker.kill()
     broker.start()
-    consumer = open_event_log(f"kafka://{broker.address}").consumer("g", [TOPIC.name])
+    reading = open_event_log(f"kafka://{broker.address}")
+    consumer = reading.consumer("g", [TOPIC.name])
     seen: dict[str, list[int]] = {f"key{k}": [] for k in range(4)}
     ids: set[str] = set()
     deadline = time.monotonic() + 90
@@ -84,7 +85,7 @@ def test_broker_killed_while_the_outbox_is_published_loses_nothing(broker: Kafka
                 seen[event.key].append(int(event.message.value))
     stop.set()
     publishing.join()
-    consumer.close()
+    reading.close()
     log.close()
     assert all(numbers == sorted(numbers) for numbers in seen.values())
     assert sorted(n for numbers in seen.values() for n in numbers) == list(range(count))

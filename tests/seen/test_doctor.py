@@ -112,7 +112,6 @@ def test_a_service_that_is_not_known_or_does_not_serve_is_a_problem() -> None:
         ("openledger_relay_oldest_waiting_seconds 4000", "sealing"),
         ('openledger_consumer_lag_records{group="g",topic="t",partition="0"} 600\n'
          'openledger_consumer_lag_records{group="g",topic="t",partition="1"} 600', "lag"),
-        ('openledger_dead_letters_records{topic="t.dlq"} 1', "dead letters"),
         ('openledger_saturation_ratio{resource="handler_threads"} 1.5', "saturation"),
     ],
 )  # fmt: skip
@@ -120,6 +119,15 @@ def test_what_is_behind_is_a_warning_with_what_to_do(page: str, check: str) -> N
     (finding,) = told(service_findings(service(page + "\n")), check)
     assert finding.level == "warning"
     assert finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("ever", "waiting", "level"), [(0, None, "ok"), (3, 0, "ok"), (3, 1, "warning"), (3, None, "warning")]
+)
+def test_dead_letters_are_news_until_they_were_replayed(ever: int, waiting: int | None, level: str) -> None:
+    (finding,) = platform_checks.dead_letters({"t.dlq": ever}, lambda topic: waiting)
+    assert finding.level == level
+    assert bool(finding.remedy) == (level == "warning")
 
 
 def test_a_little_lag_is_no_news() -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from promlint import problems
+from promlint import find_promtool, problems, promtool_problems
 
 pytestmark = pytest.mark.slow
 
@@ -14,13 +14,29 @@ SERVICES = ("datanet", "trainer", "inference", "attribution", "chain_relay")
 EXPOSE = "import servicekit.server, {}.metrics; from prometheus_client import generate_latest as g; print(g().decode())"
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_every_metric_a_service_declares_is_named_by_the_rules(service: str) -> None:
-    command = [sys.executable, "-c", EXPOSE.format(service)]
-    page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+@pytest.fixture(scope="module", params=SERVICES)
+def page(request: pytest.FixtureRequest) -> str:
+    """What a service's /metrics says at its start."""
+    command = [sys.executable, "-c", EXPOSE.format(request.param)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+@pytest.fixture(scope="module")
+def promtool() -> str:
+    found = find_promtool()
+    if found is None:
+        pytest.skip("promtool is not here: scripts/promtool.sh says why")
+    return found
+
+
+def test_every_metric_a_service_declares_is_named_by_the_rules(page: str) -> None:
     assert "# TYPE openledger_rpcs_total counter" in page
     assert "# TYPE openledger_outbox_oldest_seconds gauge" in page
     assert problems(page) == []
+
+
+def test_prometheus_own_checker_finds_nothing(page: str, promtool: str) -> None:
+    assert promtool_problems(promtool, page) == []
 
 
 @pytest.mark.parametrize(
@@ -37,3 +53,7 @@ def test_every_metric_a_service_declares_is_named_by_the_rules(service: str) -> 
 )
 def test_what_breaks_a_rule_is_told(page: str, told: str) -> None:
     assert any(told in problem for problem in problems(page))
+
+
+def test_prometheus_own_checker_would_tell(promtool: str) -> None:
+    assert promtool_problems(promtool, "# HELP a_ms A.\n# TYPE a_ms gauge\na_ms 1\n") != []

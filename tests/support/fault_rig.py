@@ -15,12 +15,14 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+import httpx
 from fault_load import Load
 from fault_servers import Postgresql
 from openledger.attribution.v1 import attribution_pb2
 from openledger.settlement.v1 import settlement_pb2
 
 from openledger_cli.connection import SERVICES, Connections
+from openledger_cli.doctor.samples import Samples
 from openledger_cli.reconcile.book import Book, Fault
 from openledger_cli.reconcile.look import reconcile
 from openledger_cli.reconcile.places import Places
@@ -43,8 +45,8 @@ _ON_CHAIN = (
     settlement_pb2.BATCH_STATE_SETTLED,
     settlement_pb2.BATCH_STATE_FINAL,
 )
-OWN_DISKS = ("datanet", "inference")
-"""Services whose folder is a disk of its own, where that may be made."""
+OWN_DISKS = ("datanet", "inference", "event-log")
+"""Folders of the platform's that are disks of their own, where that may be made; the last holds the embedded log."""
 
 
 @dataclass
@@ -74,8 +76,10 @@ class Rig:
                 self.kafka = stack.enter_context(KafkaBroker(self.folder / "kafka"))
                 self.postgresql = stack.enter_context(Postgresql())
                 settings |= self.postgresql.urls()
-            event_log = f"kafka://{self.kafka.address}" if self.kafka else ""
-            disks = [stack.enter_context(_disk(state / service)) for service in OWN_DISKS]
+            event_log = (
+                f"kafka://{self.kafka.address}" if self.kafka else f"embedded:{state}/event-log/events.db"
+            )
+            disks = [stack.enter_context(_disk(state / part)) for part in OWN_DISKS]
             self.has_disks = all(disks)
             self.platform = stack.enter_context(Platform(state, "tiny", event_log, settings))
             self.places = Places(
@@ -86,7 +90,7 @@ class Rig:
                     )
                     for service in SERVICES
                 },
-                event_log=event_log or f"embedded:{state}/events.db",
+                event_log=event_log,
                 object_store=str(state / "objects"),
                 objects_cache=state / "cache" / "objects",
                 answer_log=state / "inference" / "wal",
@@ -129,10 +133,16 @@ class Rig:
         os.kill(pid, number)
         return pid
 
+    def metric(self, service: str, name: str) -> float:
+        """Of a service, summed over labels."""
+        address = self.connect("probe", ()).addresses(service)["metrics"]
+        page = httpx.get(f"http://{address}/metrics", timeout=10, trust_env=False).raise_for_status().text
+        return sum(sample.value for sample in Samples(page).of(name))
+
     @contextmanager
-    def full_disk(self, service: str) -> Iterator[None]:
-        """Leaves no byte on a service's own disk while the block runs."""
-        ballast = self.platform.state_dir / service / "ballast"
+    def full_disk(self, part: str) -> Iterator[None]:
+        """Leaves no byte on one of `OWN_DISKS` while the block runs."""
+        ballast = self.platform.state_dir / part / "ballast"
         try:
             with ballast.open("wb", buffering=0) as file:
                 block = 1 << 20

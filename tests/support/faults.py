@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psutil
-from fault_rig import OWN_DISKS, Rig, wrong
+from fault_rig import Rig, wrong
 
 from openledger_cli.connection import SERVICES
 from openledger_cli.reconcile.book import Fault as Kind
@@ -83,6 +83,17 @@ def _fill(rig: Rig, part: str) -> None:
         rig.wait(lambda: refusals() > before, f"a caller refused by {part}")
 
 
+def _fill_event_log(rig: Rig, part: str) -> None:
+    """Until two services could not send: contributions and answers are taken in all the same, and wait."""
+    felt = {"datanet": "openledger_outbox_failures_total", "inference": "openledger_wal_send_failures_total"}
+    with rig.full_disk(part):
+        before = {service: rig.metric(service, name) for service, name in felt.items()}
+        rig.wait(
+            lambda: all(rig.metric(service, felt[service]) > count for service, count in before.items()),
+            "events that could not be sent",
+        )
+
+
 def _kill_kafka(rig: Rig, part: str) -> None:
     assert rig.kafka is not None
     rig.kafka.kill()
@@ -105,9 +116,9 @@ def possible(rig: Rig) -> list[Fault]:
     if rig.postgresql is not None:
         found.append(Fault("crash and restart", "postgresql", _crash_postgresql))
     if rig.has_disks:
-        found += [
-            Fault("disk full", part, _fill) for part in OWN_DISKS if part == "inference" or not rig.servers
-        ]
+        found.append(Fault("disk full", "inference", _fill))
+    if rig.has_disks and not rig.servers:
+        found += [Fault("disk full", "datanet", _fill), Fault("disk full", "event-log", _fill_event_log)]
     return found
 
 

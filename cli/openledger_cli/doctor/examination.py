@@ -15,6 +15,7 @@ from openledger.settlement.v1 import settlement_pb2
 from openledger.trainer.v1 import trainer_pb2
 
 from openledger_cli.connection import SERVICES, Connections
+from openledger_cli.dead_letters import waiting_letters
 from openledger_cli.doctor import platform_checks
 from openledger_cli.doctor.finding import Finding
 from openledger_cli.doctor.service_checks import service_findings
@@ -40,6 +41,9 @@ class Examination:
         up = {view.service for view in views if view.serving}
         found += platform_checks.unknown_variables(os.environ)
         found += platform_checks.disk(self.connections.state_dir)
+        found += platform_checks.dead_letters(
+            _dead_letters(views), lambda topic: waiting_letters(self.connections.state_dir, topic)
+        )
         found += self._chain(up)
         found += self._ray()
         found += self._base_models(up)
@@ -115,6 +119,16 @@ class Examination:
             return str(doors[name])
         except (OSError, ValueError, KeyError):
             return ""
+
+
+def _dead_letters(views: list[ServiceView]) -> dict[str, float]:
+    """By dead-letter topic; several services may consume one topic, and each says the same of it."""
+    counts: dict[str, float] = {}
+    for view in views:
+        for sample in view.samples.of("openledger_dead_letters_records") if view.samples else ():
+            topic = sample.labels["topic"]
+            counts[topic] = max(counts.get(topic, 0.0), sample.value)
+    return counts
 
 
 def _not_looked_at(about: str, check: str, why: str, remedy: str) -> Finding:

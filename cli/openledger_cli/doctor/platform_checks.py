@@ -1,9 +1,9 @@
-"""What no single service can tell: this machine, its environment, the chain's contracts, Ray, the base model."""
+"""What no single service can tell: this machine, its environment, dead letters, the chain's contracts, Ray, the base model."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,27 @@ def disk(folder: Path) -> Iterator[Finding]:
         return
     level: Level = "problem" if part < DISK_OUT else "warning"
     yield Finding(level, "machine", "disk", detail, "make room: a service that cannot write refuses work")
+
+
+def dead_letters(counts: Mapping[str, float], waiting: Callable[[str], int | None]) -> Iterator[Finding]:
+    """What was refused and not replayed since.
+
+    `counts`: by dead-letter topic, how many ever came there, as consumers say. `waiting`: how many of a topic's were not
+    replayed, None where the event log cannot be read from here.
+    """
+    for topic, ever in sorted(counts.items()):
+        left = waiting(topic) if ever else 0
+        if left == 0:
+            detail = f"all {ever:.0f} of {topic} were replayed" if ever else f"none in {topic}"
+            yield Finding("ok", "event log", "dead letters", detail)
+            continue
+        told = f"{ever:.0f} stand in {topic}; how many were replayed is not known here" if left is None else (
+            f"{left} of {ever:.0f} in {topic} were not replayed"
+        )  # fmt: skip
+        yield Finding(
+            "warning", "event log", "dead letters", told,
+            f"`openledger dlq list {topic.removesuffix('.dlq')} --waiting` tells why; replay them once mended",
+        )  # fmt: skip
 
 
 def ray(address: str) -> Finding:

@@ -119,10 +119,6 @@ def _backlogs(service: str, samples: Samples) -> Iterator[Finding]:
         yield _judged(
             service, "lag", lag > LAG_RECORDS, detail, "see its log for retries; run more processes"
         )
-    for sample in samples.of("openledger_dead_letters_records"):
-        detail = f"{sample.value:.0f} records stand in {sample.labels['topic']}"
-        remedy = f"`openledger dlq list {sample.labels['topic'].removesuffix('.dlq')}` tells why; replay them once mended"
-        yield _judged(service, "dead letters", sample.value > 0, detail, remedy)
 
 
 def _halted(service: str, samples: Samples) -> Iterator[Finding]:

@@ -6,7 +6,6 @@ import argparse
 import fcntl
 import os
 import shutil
-import signal
 import sys
 import time
 from pathlib import Path
@@ -15,9 +14,10 @@ import grpc
 
 from servicekit import telemetry
 from servicekit.errors import DomainError, StartupError, from_rpc_error
+from threat_intel.interruption import Interruption
 from threat_intel.journal import Journal
 from threat_intel.platform import Platform
-from threat_intel.scale import FULL, SMALL
+from threat_intel.scale import FULL, SMALL, Scale
 from threat_intel.story import STEPS, tell
 from threat_intel.telling import Telling
 
@@ -41,11 +41,11 @@ def main() -> int:
     demo.add_argument("--event-log", default="", help="kafka://host:port instead of the embedded log")
     arguments = parser.parse_args()
     # A polite end for every signal that asks for one: the platform stops with us, and the journal keeps what is done.
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    interruption = Interruption()
+    interruption.listen()
     telemetry.configure_client("threat-intel", os.environ.get("OPENLEDGER_OTLP_ENDPOINT"))
     try:
-        return _demo(arguments)
+        return _demo(arguments, interruption)
     except KeyboardInterrupt:
         print("\nstopped; run it again to go on from the last finished step", file=sys.stderr)
         return 130
@@ -59,7 +59,7 @@ def main() -> int:
     return 1
 
 
-def _demo(arguments: argparse.Namespace) -> int:
+def _demo(arguments: argparse.Namespace, interruption: Interruption) -> int:
     scale = SMALL if arguments.small else FULL
     out: Path = (arguments.out or Path("out") / ("demo-small" if arguments.small else "demo")).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -70,18 +70,16 @@ def _demo(arguments: argparse.Namespace) -> int:
             raise StartupError(f"another demo runs in {out}: stop it, or give --out another folder") from None
         if arguments.fresh or _all_told(out, scale.name):
             shutil.rmtree(out, ignore_errors=True)
-        return _tell(
-            out, arguments.event_log, Journal.open(out / "journal.json", scale.name), small=arguments.small
-        )
+        journal = Journal.open(out / "journal.json", scale.name)
+        return _tell(out, arguments.event_log, journal, scale, interruption)
 
 
-def _tell(out: Path, event_log: str, journal: Journal, small: bool) -> int:
-    scale = SMALL if small else FULL
+def _tell(out: Path, event_log: str, journal: Journal, scale: Scale, interruption: Interruption) -> int:
     begun = time.monotonic()
     print(f"OpenLedger demo ({scale.name}), telling {journal.telling}: starting the platform", flush=True)
     settings = {"OPENLEDGER_TRAINER_MAX_RUNNING_JOBS": str(scale.jobs_at_once)}
     with Platform(out / "state", scale.base_model, event_log, settings) as platform:
-        telling = Telling(out, scale, journal, platform)
+        telling = Telling(out, scale, journal, platform, interruption)
         telling.say(
             f"ready after {time.monotonic() - begun:.0f} s; "
             + ", ".join(
@@ -107,10 +105,6 @@ def _all_told(out: Path, scale: str) -> bool:
 
 def _short(path: Path) -> str:
     return os.path.relpath(path)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

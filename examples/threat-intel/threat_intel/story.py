@@ -35,6 +35,7 @@ TRIES = 5
 def tell(telling: Telling) -> None:
     """Tells every step that is not told yet, then writes story.json and report.html."""
     for number, (name, title, run) in enumerate(STEPS, start=1):
+        telling.interruption.check()
         if telling.journal.finished(name):
             telling.console.print(f"[bold]{number}. {title}[/bold] [dim](told before)[/dim]", soft_wrap=True)
             continue

@@ -23,6 +23,7 @@ from openledger_cli.connection import SERVICES, Connections
 from openledger_cli.up.health import serving
 from servicekit.errors import Unavailable
 from threat_intel.figures import Figures
+from threat_intel.interruption import Interruption
 from threat_intel.journal import Journal
 from threat_intel.people import Wallet, wallet_of
 from threat_intel.platform import Platform
@@ -40,6 +41,7 @@ class Telling:
     scale: Scale
     journal: Journal
     platform: Platform
+    interruption: Interruption = field(default_factory=Interruption)
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=False))
     _open: dict[str, Connections] = field(default_factory=dict)
 
@@ -62,7 +64,8 @@ class Telling:
         return facts
 
     def say(self, text: str) -> None:
-        """A line of the story."""
+        """A line of the story. Raises KeyboardInterrupt when the story is to stop."""
+        self.interruption.check()
         self.console.print(f"  {text}", soft_wrap=True)
 
     @contextmanager
@@ -107,7 +110,8 @@ class Bar:
         self._said = -1
 
     def at(self, done: int, total: int | None = None, detail: str = "", title: str = "") -> None:
-        """Moves to `done` of `total`."""
+        """Moves to `done` of `total`. Raises KeyboardInterrupt when the story is to stop."""
+        self._telling.interruption.check()
         self._progress.update(self._task, completed=done, detail=detail, description=title or self._title)
         if total:
             self._progress.update(self._task, total=total)

@@ -2,20 +2,24 @@
 
 Written beside, synced, renamed, and the folder synced: a reader finds the old content or the new, and what `write_whole`
 has returned from survives the machine. A process that dies on the way leaves its temporary file, a hidden name that
-nobody reads.
+nobody reads and that a later writer of the same file removes.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from servicekit import crash
 
 crash.primitive(__name__)
+_ABANDONED_S = 3600.0
+"""A temporary file that nobody has written to for so long has no writer any more."""
 
 
 def write_whole(path: Path, data: bytes | str, mode: int = 0o644) -> None:
@@ -44,6 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+    _remove_abandoned(path)
 
 
 def remove(path: Path) -> None:
@@ -51,6 +56,15 @@ def remove(path: Path) -> None:
     with crash.step("remove"):
         path.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Temporary files of this path whose writers died."""
+    oldest_s = time.time() - _ABANDONED_S
+    for found in path.parent.glob(f".{escape(path.name)}.*-*"):
+        with suppress(OSError):  # another writer removed it, or may not
+            if found.stat().st_mtime < oldest_s:
+                found.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -50,7 +50,8 @@ def run(telling: Telling) -> Outcome:
         finished, last, wall_s = _watch(telling, way.name, name)
         figures, source = outcome.figures, finished.name
         figures.add(f"{way.name}: final loss", round(last.loss, 4), "nats/token", source)
-        figures.add(f"{way.name}: final KL to base", round(last.kl, 5), "nats/token", source)
+        if assessment.effective.replay.kind != pb.REPLAY_KIND_NONE:  # it is measured on replay
+            figures.add(f"{way.name}: final KL to base on replay", round(last.kl, 5), "nats/token", source)
         figures.add(f"{way.name}: training speed", round(last.tokens_per_s, 1), "tokens/s", source)
         figures.add(
             f"{way.name}: wall time",
