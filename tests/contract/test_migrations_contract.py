@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -189,6 +191,34 @@ def test_processes_that_start_together_migrate_once(kind: str, databases: Databa
             with database.begin() as connection:
                 assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar_one() == 1
             database.dispose()
+
+
+def test_a_migration_that_takes_longer_than_sqlite_waits_is_waited_for(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("servicekit.database.engine"), "_BUSY_TIMEOUT_MS", 50)
+    module = import_module("servicekit.database.migrate")
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        inside.set()
+        assert go_on.wait(60)
+
+    with databases.empty("sqlite") as url, ThreadPoolExecutor() as pool:
+        engines = [open_engine(url) for _ in range(2)]
+        monkeypatch.setattr(module, "_check_references", slow)
+        monkeypatch.setattr(module, "_ONE_ALEMBIC", nullcontext())  # as two processes, each with its own
+        first = pool.submit(migrate, engines[0], "inference")
+        assert inside.wait(60)
+        monkeypatch.setattr(module, "run_alembic", lambda *_: None)
+        second = pool.submit(migrate, engines[1], "inference")
+        with pytest.raises(TimeoutError):
+            second.result(timeout=1)  # twenty times what SQLite would have waited
+        go_on.set()
+        first.result(60)
+        second.result(60)
+        for engine in engines:
+            engine.dispose()
 
 
 def test_a_database_that_is_newer_than_the_program_is_refused_in_one_line(

@@ -39,6 +39,7 @@ WITHOUT_POINT = {
     "servicekit.auth.issuer:DevelopmentIssuer.ensure_keys open": "a lock file: nothing is in it, the kernel lets it go",
     "servicekit.crash:Plan.__init__ open": "the record of the points themselves",
     "servicekit.database.engine:_turn_wal_on open": "a lock file",
+    "servicekit.database.migrate:_in_turn open": "a lock file",
     "servicekit.eventlog._group:evict_dead unlink": "a dead member's pipe: whoever comes next removes what is left",
     "servicekit.eventlog._wake:Waiter.close unlink": "one's own pipe: who dies before is evicted, and the pipe with him",
     "servicekit.files:_remove_abandoned unlink": "a dead writer's temporary file; found again if it stays",

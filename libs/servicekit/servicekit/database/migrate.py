@@ -5,6 +5,7 @@ The way back is an operator's: ``python -m servicekit.database``.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -109,13 +110,31 @@ def _locked(engine: Engine, package: str, act: Callable[[Connection], object]) -
         else engine.execution_options(isolation_level="READ COMMITTED")
     )
     try:
-        with _ONE_ALEMBIC, _to_alter(isolated) as connection, crash.step("migration"), connection.begin():
+        with (
+            _ONE_ALEMBIC,
+            _in_turn(isolated),
+            _to_alter(isolated) as connection,
+            crash.step("migration"),
+            connection.begin(),
+        ):
             _lock(connection, package)
             act(connection)
             _check_references(connection)
     except OperationalError as error:
         line = " ".join(str(error.orig).split())
         raise StartupError(f"database {engine.url.render_as_string()} of {package}: {line}") from error
+
+
+@contextmanager
+def _in_turn(engine: Engine) -> Iterator[None]:
+    """SQLite waits for its lock for some seconds only, and another process's migration may take longer: that is waited for
+    here, as PostgreSQL's lock is, however long it takes. The kernel lets go of it for a process that dies."""
+    if engine.dialect.name != "sqlite":
+        yield
+        return
+    with Path(f"{engine.url.database}.migrating").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
