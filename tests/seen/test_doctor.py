@@ -113,6 +113,8 @@ def test_a_service_that_is_not_known_or_does_not_serve_is_a_problem() -> None:
         ('openledger_consumer_lag_records{group="g",topic="t",partition="0"} 600\n'
          'openledger_consumer_lag_records{group="g",topic="t",partition="1"} 600', "lag"),
         ('openledger_saturation_ratio{resource="handler_threads"} 1.5', "saturation"),
+        ('openledger_object_references_published_timestamp_seconds{service="datanet"} 1.7e9', "object references"),
+        ('openledger_object_references_published_timestamp_seconds{service="datanet"} 0', "object references"),
     ],
 )  # fmt: skip
 def test_what_is_behind_is_a_warning_with_what_to_do(page: str, check: str) -> None:

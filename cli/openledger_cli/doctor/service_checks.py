@@ -19,6 +19,8 @@ PENDING_ANSWERS = 200
 UNCOMMITTED_BATCHES = 3
 WAITING_S = 600.0
 """An answer that is in no batch for longer: sealing has stopped."""
+REFERENCES_S = 1800.0
+"""Services publish every 5 minutes what they need of the object store."""
 CHAIN_SEEN_S = 60.0
 CHAIN_HEAD_S = 120.0
 CHAIN_FINALITY_S = 3600.0
@@ -54,6 +56,7 @@ def service_findings(view: ServiceView) -> Iterator[Finding]:
         yield _clock(view.service, view.skew_s)
     if view.samples is not None:
         yield from _backlogs(view.service, view.samples)
+        yield from _references(view.service, view.samples)
         yield from _halted(view.service, view.samples)
         yield from _saturated(view.service, view.samples)
         yield from _chain(view.service, view.samples)
@@ -119,6 +122,21 @@ def _backlogs(service: str, samples: Samples) -> Iterator[Finding]:
         yield _judged(
             service, "lag", lag > LAG_RECORDS, detail, "see its log for retries; run more processes"
         )
+
+
+def _references(service: str, samples: Samples) -> Iterator[Finding]:
+    """Whether the object store knows what this service needs: garbage is collected up to the oldest list only."""
+    for sample in samples.of("openledger_object_references_published_timestamp_seconds"):
+        age_s = time.time() - sample.value
+        detail = (
+            f"its list of needed objects is {age_s:,.0f} s old"
+            if sample.value
+            else "it has never said what it needs"
+        )
+        yield _judged(
+            service, "object references", age_s > REFERENCES_S, detail,
+            "see its log: the object store or its database does not answer; nothing newer is collected until they do",
+        )  # fmt: skip
 
 
 def _halted(service: str, samples: Samples) -> Iterator[Finding]:

@@ -56,6 +56,13 @@ RPC_SECONDS = histogram(
 RPCS_RUNNING = gauge("openledger_rpcs_running", "RPCs that run now.", ("method",))
 """What a drain waits for."""
 
+REFERENCES_PUBLISHED = gauge(
+    "openledger_object_references_published_timestamp_seconds",
+    "When the service last said which objects it needs, Unix time; 0: not yet. No garbage is collected that was put later.",
+    ("service",),
+)
+"""Of services that refer to objects."""
+
 Resource = Literal[
     "handler_threads",
     "database_connections",

@@ -28,6 +28,7 @@ from servicekit import backoff
 from servicekit._object_area import REFERENCES
 from servicekit.database import reading, run_in_transaction, ulid, utc_now
 from servicekit.errors import StartupError
+from servicekit.metrics import REFERENCES_PUBLISHED
 from servicekit.objects import ObjectStore
 from servicekit.tables import add_identity
 
@@ -68,6 +69,7 @@ class ReferencePublisher:
         self._engine = engine
         self._references = references
         self._now = now
+        REFERENCES_PUBLISHED.labels(service).set(0)
 
     def publish(self) -> Published:
         """Reads the database and publishes what it refers to. Raises as the database and the store do."""
@@ -77,6 +79,7 @@ class ReferencePublisher:
             digests = frozenset(digest for digest in self._references(session) if digest)
         published = Published(f"{self._service}-{identity}", time, digests)
         write(self._objects, published)
+        REFERENCES_PUBLISHED.labels(self._service).set(time.timestamp())
         return published
 
     def run(self, stop: threading.Event) -> None:

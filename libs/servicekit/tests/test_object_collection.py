@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -174,6 +175,14 @@ def test_a_damaged_manifest_or_list_stops_the_collection(world: World) -> None:
 def test_a_grace_shorter_than_a_reference_may_take_is_refused(world: World) -> None:
     with pytest.raises(StartupError, match="at least 2 h"):
         collect(world.store, [], timedelta(minutes=119))
+
+
+def test_when_a_list_was_published_is_a_metric(world: World) -> None:
+    name = "openledger_object_references_published_timestamp_seconds"
+    publisher = world.needs("gamma")
+    published = publisher.publish()
+    assert published.time is not None
+    assert REGISTRY.get_sample_value(name, {"service": "gamma"}) == published.time.timestamp()
 
 
 def test_the_identity_of_a_database_is_one_whoever_asks_first(tmp_path: Path, database_url: str) -> None:

@@ -11,7 +11,7 @@ from openledger.trainer.v1 import trainer_pb2 as pb
 from servicekit.testing import running
 from trainer.__main__ import build
 from trainer.jobs.failure import write_failure
-from trainer.jobs.files import JOB_FILE, RESULT_FILE, TrainingResult, write_json
+from trainer.jobs.files import CHECKPOINT_FILE, JOB_FILE, RESULT_FILE, TrainingResult, write_json
 from trainer.jobs.runner import JobStatus
 from trainer.reconciler import MAX_ATTEMPTS
 
@@ -76,6 +76,39 @@ def test_a_job_that_ray_forgot_is_handed_over_again(trainer: Any, wait: Any) -> 
     leave_result(trainer, run)
     trainer.runner.jobs[f"{id_}-2"] = JobStatus.SUCCEEDED
     assert end(trainer, run).state == pb.RUN_STATE_SUCCEEDED
+
+
+@pytest.mark.parametrize("ending", ["result", "failure", "cancelled"])
+def test_what_a_job_needed_to_go_on_is_cleared_away_once_it_is_over(
+    trainer: Any, wait: Any, ending: str
+) -> None:
+    """Killed between its last two steps, a job leaves a result and its checkpoint."""
+    trainer.seal()
+    run = trainer.create()
+    id_ = trainer.at_ray(run.name)
+    checkpoint = trainer.folder(run.name) / CHECKPOINT_FILE
+    checkpoint.write_bytes(b"adapter and optimiser")
+    if ending == "cancelled":
+        trainer.stub().CancelTrainingRun(pb.CancelTrainingRunRequest(name=run.name))
+    elif ending == "result":
+        leave_result(trainer, run)
+    else:
+        write_failure(trainer.folder(run.name), "NothingToTrainOn: no record")
+    if ending != "cancelled":
+        trainer.runner.jobs[id_] = JobStatus.FAILED
+    end(trainer, run)
+    wait(lambda: not checkpoint.exists())
+
+
+def test_a_job_that_ray_lost_keeps_what_it_needs_to_go_on(trainer: Any, wait: Any) -> None:
+    trainer.seal()
+    run = trainer.create()
+    id_ = trainer.at_ray(run.name)
+    checkpoint = trainer.folder(run.name) / CHECKPOINT_FILE
+    checkpoint.write_bytes(b"adapter and optimiser")
+    trainer.runner.jobs.clear()
+    wait(lambda: trainer.runner.jobs.get(f"{id_}-2") is JobStatus.RUNNING)
+    assert checkpoint.exists()
 
 
 def test_a_job_that_is_always_lost_fails_in_the_end(trainer: Any, wait: Any) -> None:

@@ -119,8 +119,16 @@ class Reconciler:
         if status is JobStatus.RUNNING:
             return True
         if job.at_ray:
-            run_in_transaction(self._engine, lambda session: jobs.left_ray(session, job.id))
+            self._leave(job)
         return False
+
+    def _leave(self, job: Job) -> None:
+        """Ray does not run it any more. What is over is cleared first: noted as gone, it would never be looked at again."""
+        with reading(self._engine) as session:
+            over = _state(session, job).final
+        if over:
+            self._works[job.kind].clear(self.folder(job.id))
+        run_in_transaction(self._engine, lambda session: jobs.left_ray(session, job.id))
 
     def _follow_running(self, job: Job, status: JobStatus) -> None:
         # The status was asked for before the folder is looked at: a job that had ended then has left what it will.

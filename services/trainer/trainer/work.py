@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 from sqlalchemy.orm import Session
 
 from identity.digest import digest_json
+from servicekit.files import remove
 from trainer import events
 from trainer.entities import Run, Version, VersionState
-from trainer.jobs.files import JOB_FILE, RESULT_FILE, TrainingJob, TrainingResult, write_json
+from trainer.jobs.files import CHECKPOINT_FILE, JOB_FILE, RESULT_FILE, TrainingJob, TrainingResult, write_json
 from trainer.store import evaluations, runs, versions
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class Work(Protocol):
 
     def changed(self, session: Session, id_: str) -> None:
         """Tells a new state, in the transaction that made it."""
+
+    def clear(self, folder: Path) -> None:
+        """Removes what a job that is over, and that Ray has let go of, needed only to go on. May be repeated."""
 
 
 class TrainingWork:
@@ -93,6 +97,10 @@ class TrainingWork:
     def changed(self, session: Session, id_: str) -> None:
         """See Work."""
         events.run_changed(session, _run(session, id_))
+
+    def clear(self, folder: Path) -> None:
+        """See Work. A job that ended well discards its checkpoint itself, unless it was killed on that line."""
+        remove(folder / CHECKPOINT_FILE)
 
 
 class EvaluationWork:
@@ -144,6 +152,9 @@ class EvaluationWork:
 
     def changed(self, session: Session, id_: str) -> None:
         """Evaluations have no event of their own: their version's says what came of them."""
+
+    def clear(self, folder: Path) -> None:
+        """Evaluations begin anew: there is nothing to clear."""
 
     def _moved(self, session: Session, version: Version, result: EvaluationResult) -> Version:
         """A version that is served, or was, keeps its state: taking it down is a person's decision."""

@@ -18,6 +18,8 @@ from servicekit.files import write_whole
 crash.primitive(__name__)
 JOB_FILE = "job.json"
 RESULT_FILE = "result.json"
+CHECKPOINT_FILE = "checkpoint.pt"
+"""Where a training goes on; here because the service, which never loads torch, clears it away."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from servicekit.files import remove, replacing
-
-FILE_NAME = "checkpoint.pt"
+from trainer.jobs.files import CHECKPOINT_FILE
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,13 @@ class Checkpoint:
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Replaces the folder's checkpoint."""
-    with replacing(folder / FILE_NAME) as temporary:
+    with replacing(folder / CHECKPOINT_FILE) as temporary:
         torch.save(vars(checkpoint), temporary)
 
 
 def load(folder: Path, identity: str) -> Checkpoint | None:
     """The folder's checkpoint, if there is one of the same identity. Holds tensors and numbers, no code."""
-    path = folder / FILE_NAME
+    path = folder / CHECKPOINT_FILE
     if not path.is_file():
         return None
     content = torch.load(path, weights_only=True, map_location="cpu")
@@ -43,4 +42,4 @@ def load(folder: Path, identity: str) -> Checkpoint | None:
 
 def discard(folder: Path) -> None:
     """Removes the checkpoint of a run that is done."""
-    remove(folder / FILE_NAME)
+    remove(folder / CHECKPOINT_FILE)

@@ -65,7 +65,10 @@ def train(
     """
     worker = worker or Worker()
     if (result := TrainingResult.read(folder)) is not None:
-        return result if worker.leads else None
+        if not worker.leads:
+            return None
+        checkpoint.discard(folder)  # who wrote the result may have died on the next line
+        return result
     job = TrainingJob.read(folder)
     spec = TrainingSpec.from_json(job.spec)
     run = _Run(folder, job, spec, worker, compute or measure(), checkpoint_every_s)
