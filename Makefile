@@ -41,7 +41,7 @@ demo: setup ## runs the main job on real data (at most 20 minutes on 2 cores); r
 demo-fresh: setup ## the same from the beginning
 	@exec $(BIN)/python -m threat_intel demo --fresh
 
-demo-small: setup ## the same story with a tiny random-weight model (a few minutes)
+demo-small: setup ## the same story with a tiny random-weight model (under two minutes on 2 cores)
 	@exec $(BIN)/python -m threat_intel demo --small --fresh
 
 test: setup kafka-jars promtool ## sets up, lints, passes every test: without servers, with real ones, the story end to end (at most 20 minutes)
