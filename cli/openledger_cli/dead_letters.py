@@ -136,13 +136,17 @@ class DeadLetterDesk:
         return found.value if found is not None and found.offset == letter.offset else None
 
 
-def waiting_letters(state_dir: Path, topic: str) -> int | None:
-    """How many of a topic's letters were not replayed; None when the platform's event log can't be read from here."""
+def waiting_letters(state_dir: Path, topic: str, ever: float) -> int | None:
+    """How many of a topic's letters were not replayed; None when the platform's event log can't be read from here.
+
+    `ever`: how many the platform says there are. Letters are kept without end, so a log with fewer is another platform's.
+    """
     try:
         with opened(event_log_url(os.environ.get("OPENLEDGER_EVENT_LOG", ""), state_dir)) as log:
-            return sum(not letter.replays for letter in DeadLetterDesk(log, topic).letters())
+            letters = DeadLetterDesk(log, topic).letters()
     except (StartupError, InvalidArgument):
         return None
+    return None if len(letters) < ever else sum(not letter.replays for letter in letters)
 
 
 def _first_from(consumer: Consumer, at: TopicPartition, offset: int) -> InRecord | None:

@@ -193,13 +193,17 @@ def test_all_means_what_was_not_replayed_yet(refused: Place) -> None:
 
 
 def test_the_doctor_counts_what_still_waits(refused: Place, tmp_path: Path) -> None:
-    assert waiting_letters(refused.folder, DEAD) == 3
+    assert waiting_letters(refused.folder, DEAD, 3) == 3
     refused.json("dlq", "replay", TOPIC.name, "0")
     refused.json("dlq", "replay", TOPIC.name, "0", "--again")
-    assert waiting_letters(refused.folder, DEAD) == 2
+    assert waiting_letters(refused.folder, DEAD, 3) == 2
     refused.json("dlq", "replay", TOPIC.name, "--all")
-    assert waiting_letters(refused.folder, DEAD) == 0
-    assert waiting_letters(tmp_path / "elsewhere", DEAD) is None
+    assert waiting_letters(refused.folder, DEAD, 3) == 0
+    assert waiting_letters(tmp_path / "elsewhere", DEAD, 3) is None
+
+
+def test_the_log_of_another_platform_does_not_make_all_well(place: Place) -> None:
+    assert waiting_letters(place.folder, DEAD, 3) is None
 
 
 def test_what_is_refused_again_after_a_replay_is_a_letter_again(refused: Place) -> None:

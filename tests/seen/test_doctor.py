@@ -127,7 +127,7 @@ def test_what_is_behind_is_a_warning_with_what_to_do(page: str, check: str) -> N
     ("ever", "waiting", "level"), [(0, None, "ok"), (3, 0, "ok"), (3, 1, "warning"), (3, None, "warning")]
 )
 def test_dead_letters_are_news_until_they_were_replayed(ever: int, waiting: int | None, level: str) -> None:
-    (finding,) = platform_checks.dead_letters({"t.dlq": ever}, lambda topic: waiting)
+    (finding,) = platform_checks.dead_letters({"t.dlq": ever}, lambda topic, number: waiting)
     assert finding.level == level
     assert bool(finding.remedy) == (level == "warning")
 

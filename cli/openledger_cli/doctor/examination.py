@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import grpc
@@ -42,7 +43,7 @@ class Examination:
         found += platform_checks.unknown_variables(os.environ)
         found += platform_checks.disk(self.connections.state_dir)
         found += platform_checks.dead_letters(
-            _dead_letters(views), lambda topic: waiting_letters(self.connections.state_dir, topic)
+            _dead_letters(views), partial(waiting_letters, self.connections.state_dir)
         )
         found += self._chain(up)
         found += self._ray()

@@ -49,14 +49,16 @@ def disk(folder: Path) -> Iterator[Finding]:
     yield Finding(level, "machine", "disk", detail, "make room: a service that cannot write refuses work")
 
 
-def dead_letters(counts: Mapping[str, float], waiting: Callable[[str], int | None]) -> Iterator[Finding]:
+def dead_letters(
+    counts: Mapping[str, float], waiting: Callable[[str, float], int | None]
+) -> Iterator[Finding]:
     """What was refused and not replayed since.
 
-    `counts`: by dead-letter topic, how many ever came there, as consumers say. `waiting`: how many of a topic's were not
-    replayed, None where the event log cannot be read from here.
+    `counts`: by dead-letter topic, how many ever came there, as consumers say. `waiting`: of a topic and that
+    number, how many were not replayed, None where the event log cannot be read from here.
     """
     for topic, ever in sorted(counts.items()):
-        left = waiting(topic) if ever else 0
+        left = waiting(topic, ever) if ever else 0
         if left == 0:
             detail = f"all {ever:.0f} of {topic} were replayed" if ever else f"none in {topic}"
             yield Finding("ok", "event log", "dead letters", detail)
