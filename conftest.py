@@ -1,18 +1,38 @@
-"""What tests of every package share: an empty database of each kind."""
+"""What tests of every package share: an empty database of each kind, and the order of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
+
+os.environ.setdefault(
+    "GRPC_ENABLE_FORK_SUPPORT", "0"
+)  # before grpc is imported: its handlers can crash a fork's child
 
 import pytest
 
-from servicekit.testing import DATABASE_KINDS, Databases
+from openledger_testing.shared_server import run_folder, shared_server
+from servicekit import collector
+from servicekit.testing.services import DATABASE_KINDS, Databases, postgresql_url
+
+pytest_plugins = ["openledger_testing.cpu_by_file"]
+
+_FIRST = (
+    "tests/faults/test_kill_each_service.py",
+    "tests/faults/test_faults.py",
+    "tests/e2e/",
+    "services/trainer/tests/test_trainer_ray.py",
+    "tests/crash/",
+    "services/inference/tests/test_inference_process.py",
+)
+"""The longest: a run ends soonest when they begin first and everything else fills the other workers."""
 
 
 @pytest.fixture(scope="session")
-def databases() -> Iterator[Databases]:
-    """Makes empty databases; one PostgreSQL for the whole session, started for the first that asks."""
-    made = Databases()
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    """Makes empty databases; one PostgreSQL for the whole run, started for the first test that asks."""
+    folder = run_folder(tmp_path_factory)
+    made = Databases(lambda: shared_server(folder, "postgresql", postgresql_url))
     yield made
     made.close()
 
@@ -22,3 +42,26 @@ def database_url(request: pytest.FixtureRequest, databases: Databases) -> Iterat
     """The URL of an empty database of each kind. A conftest below may say the same for a wider scope."""
     with databases.empty(request.param) as url:
         yield url
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keeps what imports leave, a million objects, out of every later garbage collection."""
+    with collector.paused():
+        return (yield)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest tests first, and gives a file's slow tests to one worker, which makes their shared fixtures once."""
+    items.sort(key=_rank)
+    for item in items:
+        if item.get_closest_marker("story"):
+            item.add_marker(pytest.mark.xdist_group("stories"))  # one platform at a time
+        elif item.get_closest_marker("server") or item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+
+
+def _rank(item: pytest.Item) -> tuple[int, int]:
+    """Stable among equals: files stay together, in the order of their names."""
+    long = next((place for place, start in enumerate(_FIRST) if item.nodeid.startswith(start)), len(_FIRST))
+    return (long, not (item.get_closest_marker("server") or item.get_closest_marker("slow")))

@@ -4,7 +4,7 @@
 
 An answer of 300 prompt tokens and 200 output tokens with their log probabilities, as the engine hands it over. "handed over"
 is the engine's thread: the only cost between two steps of the batch. "encoded" and "appended" are the recorder's thread,
-before the asker hears of the end: event, CloudEvent headers and protobuf; then frame, checksum and write to the write-ahead
+before the client receives the end: event, CloudEvent headers and protobuf; then frame, checksum and write to the write-ahead
 log, whose fsync is another thread's. "logged" is the recorder's line. The peer is os.write of the same bytes to a file: what
 the kernel asks for it.
 """
@@ -23,21 +23,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inference.answer import Answer, Finish, Question
+from inference.answer import Answer, Finish, Request
 from inference.answer_log import AnswerLog
 from inference.catalogue import Served
 from inference.events import inference_completed
 from inference.sampling import Sampling
 from servicekit.database import ulid, utc_now
-from servicekit.events import to_record
-from servicekit.logs import JsonFormatter
+from servicekit.eventlog.events import to_record
+from servicekit.telemetry.logs import JsonFormatter
 from servicekit.wal import Wal, pack
 
 PROMPT_TOKENS, OUTPUT_TOKENS = 300, 200
 
 
-class Nobody:
-    """A listener that is not there."""
+class NoListener:
+    """A listener that ignores everything."""
 
     def text(self, piece: str) -> None: ...
 
@@ -48,25 +48,30 @@ class Nobody:
 
 def answer(number: int) -> Answer:
     """A finished answer."""
-    served = Served("models/m/versions/1", "sha256:" + "a" * 64, "sha256:" + "b" * 64, "sha256:" + "c" * 64)
-    question = Question(
+    served = Served(
+        name="models/m/versions/1",
+        base_digest="sha256:" + "a" * 64,
+        adapter_digest="sha256:" + "b" * 64,
+        version_digest="sha256:" + "c" * 64,
+    )
+    request = Request(
         inference=f"inferences/{ulid()}",
         served=served,
-        prompt="a question of some length " * 50,
+        prompt="a request of some length " * 50,
         prompt_tokens=tuple((number + n) % 49_152 for n in range(PROMPT_TOKENS)),
         sampling=Sampling(max_output_tokens=OUTPUT_TOKENS),
         principal="someone",
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
     )
     return Answer(
-        question,
-        tuple((number * 7 + n) % 49_152 for n in range(OUTPUT_TOKENS)),
-        tuple(-1.5 - n / OUTPUT_TOKENS for n in range(OUTPUT_TOKENS)),
-        "an answer of some length " * 35,
-        Finish.LENGTH,
-        0.05,
-        2.0,
-        utc_now(),
+        request=request,
+        output_tokens=tuple((number * 7 + n) % 49_152 for n in range(OUTPUT_TOKENS)),
+        log_probabilities=tuple(-1.5 - n / OUTPUT_TOKENS for n in range(OUTPUT_TOKENS)),
+        text="an answer of some length " * 35,
+        finish=Finish.LENGTH,
+        time_to_first_token_s=0.05,
+        duration_s=2.0,
+        finished=utc_now(),
     )
 
 
@@ -89,11 +94,11 @@ def measure(count: int, folder: Path) -> dict[str, Any]:
     plain = os.open(folder / "plain", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     lines = _lines()
     found = {
-        "handed over": each(lambda given: log.record(given, Nobody()), answers),
+        "handed over": each(lambda given: log.record(given, NoListener()), answers),
         "encoded": each(lambda given: pack(to_record(inference_completed(given, (), "cpu"))), answers),
         "appended": each(wal.append, packed),
         "logged": each(
-            lambda given: lines.info("answer recorded", extra={"inference": given.question.inference}),
+            lambda given: lines.info("answer recorded", extra={"inference": given.request.inference}),
             answers,
         ),
         "os.write of the same bytes": each(lambda given: os.write(plain, given), packed),
@@ -119,7 +124,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a look, no figure: 1,000 answers")
+    parser.add_argument(
+        "--quick", action="store_true", help="a quick check, not a measurement: 1,000 answers"
+    )
     parser.add_argument("--answers", type=int, default=20_000)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

@@ -33,8 +33,10 @@ from attribution.influence import influence
 from attribution.preconditioner import BlockPreconditioner
 from attribution.projection import FloatArray, Layout, ProjectionSpec
 from attribution.shares import ShareParameters, attribute
-from modelkit import adapter, base_model, compute, gguf_import
-from modelkit.tiny import create_tiny
+from modelkit import base_model
+from modelkit.adapter import ALL_LINEAR
+from modelkit.weights import compute, gguf_import, loading
+from modelkit.weights.tiny import create_tiny
 from servicekit.objects import ObjectStore
 
 PROJECTION = ProjectionSpec()
@@ -58,11 +60,9 @@ def adapted_model(name: str, folder: Path) -> tuple[nn.Module, int]:
         if name == "tiny"
         else gguf_import.import_gguf(gguf_import.smollm2_gguf(), store, folder / "cache")
     )
-    model, _ = base_model.load(
-        base_model.materialise(digest, store, folder / "bases"), compute.measure("fp32")
-    )
+    model, _ = loading.load(base_model.materialise(digest, store, folder / "bases"), compute.measure("fp32"))
     torch.manual_seed(0)
-    config = LoraConfig(r=16, lora_alpha=32, target_modules=list(adapter.ALL_LINEAR), task_type="CAUSAL_LM")
+    config = LoraConfig(r=16, lora_alpha=32, target_modules=list(ALL_LINEAR), task_type="CAUSAL_LM")
     adapted = get_peft_model(model, config)
     for parameter_name, parameter in adapted.named_parameters():
         if ".lora_B." in parameter_name:
@@ -102,8 +102,8 @@ def _project(gradient: FloatArray, name: str, half: int) -> FloatArray:
     long_input = name.endswith(".lora_A")
     outputs, inputs = gradient.shape
     widths = (PROJECTION.rank, PROJECTION.width) if long_input else (PROJECTION.width, PROJECTION.rank)
-    left = PROJECTION.matrix(name, "out", outputs, widths[0], half)
-    right = PROJECTION.matrix(name, "in", inputs, widths[1], half)
+    left = PROJECTION.matrix(name, "out", size=outputs, width=widths[0], half=half)
+    right = PROJECTION.matrix(name, "in", size=inputs, width=widths[1], half=half)
     return np.asarray(left @ gradient @ right.T, dtype=np.float32)
 
 
@@ -131,7 +131,14 @@ class Scoring:
         names = [f"datanets/d/contributors/c{place % contributors}" for place in range(len(rows))]
         self.table = ClusterTable.of(
             [
-                IndexRow(f"r{place}", f"r{place}", name, name, CONTROL if place % 3 == 0 else TRAINED, 1)
+                IndexRow(
+                    record_digest=f"r{place}",
+                    cluster=f"r{place}",
+                    contributor=name,
+                    credited=name,
+                    split=CONTROL if place % 3 == 0 else TRAINED,
+                    times_seen=1,
+                )
                 for place, name in enumerate(names)
             ]
         )
@@ -146,9 +153,9 @@ class Scoring:
             self.table.trained_means(found.scores),
             self.table.owners,
             self.table.control_means(found.scores),
-            len(self.table.contributors),
-            ShareParameters(min_controls=2),
-            np.random.default_rng(0),
+            contributors=len(self.table.contributors),
+            parameters=ShareParameters(min_controls=2),
+            generator=np.random.default_rng(0),
         ).unattributed_ppm
 
 
@@ -208,7 +215,11 @@ def main() -> None:
         ("repeats", 3),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--quick", action="store_true", help="a look, no figure: the tiny model, few records")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a quick check, not a measurement: the tiny model, few records",
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.quick:

@@ -2,9 +2,9 @@
 
     python bench/datanet_bench.py [--records 4000] [--streams 1 4] [--database sqlite|postgresql] [--json FILE]
 
-The service runs as a process of its own with its real rules (personal data, rubbish, 1,000 gate items), its database
+The service runs as a process of its own with its real rules (personal data, low quality, 1,000 evaluation items), its database
 and its event log, all fsynced. Clients stream over gRPC with tokens. An acknowledged record is durable and its event
-is in the outbox; "told" is the time until the last event is in the event log.
+is in the outbox; "published" is the time until the last event is in the event log.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from typing import Any
 from openledger.datanet.v1 import datanet_pb2 as pb
 from openledger.datanet.v1.datanet_pb2_grpc import DatanetServiceStub
 
+from openledger_client import sealing
+from openledger_client.channels import sync_channel
 from servicekit.auth import DevelopmentIssuer
-from servicekit.client import sync_channel
 from servicekit.eventlog.factory import open_event_log
 from servicekit.objects import ObjectStore
 
@@ -101,7 +102,7 @@ class Platform:
             names.append(owner.RegisterContributor(request).name)
         return names
 
-    def told(self, datanet: str, count: int) -> None:
+    def wait_published(self, datanet: str, count: int) -> None:
         """Waits until the event log has this many events of a Datanet."""
         log = open_event_log(f"embedded:{self._state_dir / 'events.db'}")
         consumer = log.consumer(f"bench-{datanet}", ["datanet.contribution.v1"])
@@ -144,16 +145,16 @@ def throughput(platform: Platform, records: int, streams: int) -> dict[str, floa
     for thread in threads:
         thread.join()
     acknowledged_s = time.perf_counter() - begun
-    platform.told(datanet, each * streams)
-    told_s = time.perf_counter() - begun
+    platform.wait_published(datanet, each * streams)
+    published_s = time.perf_counter() - begun
     begun = time.perf_counter()
     request = pb.SealSnapshotRequest(parent=f"datanets/{datanet}")
-    platform.stub("owner", "curator").SealSnapshot(request, timeout=290)
+    sealing.seal(platform.stub("owner", "curator"), request)
     return {
         "records": each * streams,
         "refused": len(refused),
         "acknowledged_records_per_s": round(each * streams / acknowledged_s, 1),
-        "told_records_per_s": round(each * streams / told_s, 1),
+        "published_records_per_s": round(each * streams / published_s, 1),
         "seal_s": round(time.perf_counter() - begun, 2),
     }
 
@@ -203,7 +204,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=4000)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
-    parser.add_argument("--quick", action="store_true", help="a look, no figure: 400 records")
+    parser.add_argument("--quick", action="store_true", help="a quick check, not a measurement: 400 records")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.quick:

@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -30,14 +29,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from blocks import ratio
 from kafka import KafkaConsumer, KafkaProducer
 
+from blocks import ratio
+from openledger_testing.kafka_broker import KafkaBroker, fetch_jars
 from servicekit.eventlog import EventLog, OutRecord, Topic, open_event_log
-
-_ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(_ROOT / "tests" / "kafka"))
-from kafka_broker import KafkaBroker  # noqa: E402
 
 _CALL = 500
 _SINGLES = 100
@@ -195,14 +191,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a look, no figure: 1,000 events, 1 round")
+    parser.add_argument(
+        "--quick", action="store_true", help="a quick check, not a measurement: 1,000 events, 1 round"
+    )
     parser.add_argument("--events", type=int, default=10_000, help="records of a size and a round")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--json", type=Path, help="where to write the figures")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.events, arguments.rounds = 1_000, 1
-    subprocess.run([_ROOT / "scripts" / "kafka_jars.sh"], check=True)
+    fetch_jars()
     with tempfile.TemporaryDirectory() as folder, KafkaBroker(Path(folder) / "kafka") as broker:
         embedded = open_event_log(f"embedded:{folder}/events.db")
         kafka = open_event_log(f"kafka://{broker.address}")
@@ -251,13 +249,13 @@ def show(found: dict[str, dict[str, Any]]) -> None:
     for name, of in found.items():
         produce, consume = of["ratios"]["produce_per_s"], of["ratios"]["consume_per_s"]
         print(
-            f"{name:22}{of['produce_per_s']:11,.0f}{_told(produce):>20}{of['produce_cpu_us']:5.0f} us"
-            f"{of['consume_per_s']:12,.0f}{_told(consume):>20}{of['consume_cpu_us']:5.0f} us"
+            f"{name:22}{of['produce_per_s']:11,.0f}{_ratio_text(produce):>20}{of['produce_cpu_us']:5.0f} us"
+            f"{of['consume_per_s']:12,.0f}{_ratio_text(consume):>20}{of['consume_cpu_us']:5.0f} us"
             f"{of['one_at_a_time_p50_ms']:12.2f} ms{of['there_and_back_p50_ms']:13.2f} ms"
         )
 
 
-def _told(ratio_: dict[str, Any]) -> str:
+def _ratio_text(ratio_: dict[str, Any]) -> str:
     return f"{ratio_['median']:.2f} [{ratio_['lower']:.2f}, {ratio_['upper']:.2f}]"
 
 

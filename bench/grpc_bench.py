@@ -24,8 +24,9 @@ from typing import Any
 
 import grpc
 import psutil
-from blocks import in_turn, ratio
 from openledger.datanet.v1 import datanet_pb2, datanet_pb2_grpc
+
+from blocks import in_turn, ratio
 
 REQUEST = datanet_pb2.GetDatanetRequest(name="datanets/threat-intel")
 GOAL = 0.5
@@ -187,7 +188,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a look, no figure: 3 pairs of 1 s")
+    parser.add_argument(
+        "--quick", action="store_true", help="a quick check, not a measurement: 3 pairs of 1 s"
+    )
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=4.0, help="of a block")
     parser.add_argument("--callers", type=int, default=32, help="calls under way at once")

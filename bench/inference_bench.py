@@ -28,20 +28,22 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
-from inference.answer import Answer, Listener, Question
+from inference.answer import Answer, Listener, Request
 from inference.base import load_base
 from inference.catalogue import Served
 from inference.decoder import Decoder
 from inference.engine import Engine, Limits
 from inference.sampling import Sampling
-from modelkit import adapter, base_model
+from modelkit import base_model
+from modelkit.adapter import ALL_LINEAR
+from modelkit.weights import adapter, loading
 from servicekit.errors import DomainError
 from servicekit.objects import ObjectStore
 
 PROMPT = (
     "The group has used spear phishing messages with malicious attachments to gain access. Tactic number {}:"
 )
-TARGETS = {"q,v": ["q_proj", "v_proj"], "all-linear": list(adapter.ALL_LINEAR)}
+TARGETS = {"q,v": ["q_proj", "v_proj"], "all-linear": list(ALL_LINEAR)}
 ADAPTERS = 4
 CLOCKS = ("wall", "cpu")
 
@@ -87,8 +89,16 @@ class Bench:
             return adapter.read(adapter.fetch(digest, store, folder / "cache", base.digest))
 
         decoder = Decoder(base.model, ADAPTERS)
-        limits = Limits(max_rows=rows, max_queue=rows, max_prefill_tokens=1 << 20)
-        self._engine = Engine(decoder, base.tokenizer, (), ADAPTERS, limits, fetch, tell)
+        limits = Limits(max_sequences=rows, max_queue=rows, max_prefill_tokens=1 << 20)
+        self._engine = Engine(
+            decoder=decoder,
+            tokenizer=base.tokenizer,
+            end_tokens=(),
+            slots=ADAPTERS,
+            limits=limits,
+            fetch=fetch,
+            record=tell,
+        )
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._engine.run, args=(self._stop,))
         self._thread.start()
@@ -105,9 +115,9 @@ class Bench:
         for row, (prompt, used) in enumerate(zip(self._prompts, adapters, strict=True)):
             digest = "" if used is None else self._digests[used]
             self._engine.submit(
-                Question(
+                Request(
                     inference=str(row),
-                    served=Served("bench", self._base.digest, digest),
+                    served=Served(name="bench", base_digest=self._base.digest, adapter_digest=digest),
                     prompt="",
                     prompt_tokens=prompt,
                     sampling=Sampling(max_output_tokens=self._tokens),
@@ -117,7 +127,7 @@ class Bench:
             )
         answers = [ends.ends.get() for _ in adapters]
         assert all(isinstance(answer, Answer) for answer in answers), answers
-        found = {answer.question.inference: answer for answer in answers if isinstance(answer, Answer)}
+        found = {answer.request.inference: answer for answer in answers if isinstance(answer, Answer)}
         return [found[str(row)].output_tokens for row in range(len(adapters))]
 
     def peer(self, adapters: Sequence[int | None]) -> list[tuple[int, ...]]:
@@ -149,7 +159,7 @@ class Bench:
         return [tuple(row) for row in output[:, longest:].tolist()]
 
     def _load(self, store: ObjectStore, folder: Path) -> PreTrainedModel:
-        model, _ = base_model.load(
+        model, _ = loading.load(
             base_model.materialise(self._base.digest, store, folder / "cache"), self._base.compute
         )
         return model
@@ -195,7 +205,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--quick", action="store_true", help="a look, no figure: the tiny model, 8 tokens, 2 repeats"
+        "--quick",
+        action="store_true",
+        help="a quick check, not a measurement: the tiny model, 8 tokens, 2 repeats",
     )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

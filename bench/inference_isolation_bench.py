@@ -8,7 +8,7 @@ and down alternate in pairs (h d, d h, h d, ...); before a healthy block everyth
 of Kafka and of attribution, and the end of anvil; the relay is left to do without both. All streams ask the base model for
 answers of the same length, as soon as their last one ended. A gap is the time between two pieces of one answer's text.
 
-At the end all are started once more, and every answer that a client was told to be finished must be attributed and in a
+At the end all are started once more, and every answer that was reported to a client as finished must be attributed and in a
 batch, once.
 
 Inference has half of the cores, and all else the other half; there the client goes first (the others are niced), because a
@@ -37,7 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from blocks import in_turn, ratio
 from openledger.attribution.v1 import attribution_pb2
 from openledger.attribution.v1.attribution_pb2_grpc import AttributionServiceStub
 from openledger.inference.v1 import inference_pb2
@@ -45,13 +44,11 @@ from openledger.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from openledger.settlement.v1 import settlement_pb2
 from openledger.settlement.v1.settlement_pb2_grpc import SettlementServiceStub
 
+from blocks import in_turn, ratio
+from openledger_client.channels import channel, sync_channel
+from openledger_testing.anvil import anvil_binary
+from openledger_testing.kafka_broker import KafkaBroker, fetch_jars, free_ports
 from servicekit.auth import DevelopmentIssuer
-from servicekit.client import channel, sync_channel
-
-_ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(_ROOT / "tests" / "kafka"), str(_ROOT / "tests" / "support")]
-from anvil import anvil_binary  # noqa: E402
-from kafka_broker import KafkaBroker, _free_ports  # noqa: E402
 
 PROMISE = 0.95
 _PATIENCE_S = 300.0
@@ -76,7 +73,7 @@ class Service:
     ) -> None:
         """`cores` None are those of this process."""
         self._cores = cores
-        self.port = _free_ports(1)[0]
+        self.port = free_ports(1)[0]
         self._name = name
         self._environment = {**environment, f"OPENLEDGER_{name.upper()}_GRPC_PORT": str(self.port)}
         self._log = log
@@ -123,7 +120,7 @@ class World:
         self.folder = folder
         self._cores = cores
         self.kafka = KafkaBroker(folder / "kafka")
-        self.chain_port = _free_ports(1)[0]
+        self.chain_port = free_ports(1)[0]
         environment = {
             **os.environ,
             "OPENLEDGER_STATE_DIR": str(folder / "state"),
@@ -145,7 +142,7 @@ class World:
         self._anvil: subprocess.Popen[bytes] | None = None
         self.healthy = False
         self.finished: list[str] = []
-        """Inferences that a client was told to be finished."""
+        """Inferences that were reported to a client as finished."""
 
     def token(self) -> str:
         return DevelopmentIssuer(self.folder / "state").mint("bench", ["admin"])
@@ -228,7 +225,7 @@ class Load:
 
 
 async def ask(world: World, streams: int, seconds: float, tokens: int) -> Load:
-    """All streams ask until the time is over; an answer that has begun is heard to its end."""
+    """All streams ask until the time is over; an answer that has begun is read to its end."""
     load = Load()
     request = inference_pb2.GenerateRequest(
         model=f"baseModels/{world_base(world)}",
@@ -241,14 +238,14 @@ async def ask(world: World, streams: int, seconds: float, tokens: int) -> Load:
 
         async def stream() -> None:
             while time.perf_counter() < until_s:
-                inference, heard = "", 0.0
+                inference, last_piece_s = "", 0.0
                 async for part in stub.Generate(request, timeout=120):
                     now = time.perf_counter()
                     inference = part.started.inference or inference
                     if part.HasField("delta"):
-                        if heard:
-                            load.gaps_s.append(now - heard)
-                        heard = now
+                        if last_piece_s:
+                            load.gaps_s.append(now - last_piece_s)
+                        last_piece_s = now
                     elif part.HasField("finished"):
                         load.tokens += part.finished.usage.output_tokens
                         world.finished.append(inference)
@@ -273,7 +270,7 @@ def _scored(stub: Any) -> int:
 
 
 def accounts(world: World) -> dict[str, int]:
-    """After all have returned: answers told, lost and doubled, in attribution and in batches."""
+    """Counts after all are back: answers reported to clients, lost and doubled, in attribution and in batches."""
     world.up()
     with sync_channel(world.attribution.address, world.token()) as opened:
         stub = AttributionServiceStub(opened)
@@ -304,10 +301,10 @@ def accounts(world: World) -> dict[str, int]:
 
         until(lambda: in_batches() >= len(set(world.finished)), "a batch for every answer")
         events = in_batches()
-    told = set(world.finished)
+    reported = set(world.finished)
     return {
-        "answers": len(told),
-        "lost_in_attribution": len(told - set(attributed)),
+        "answers": len(reported),
+        "lost_in_attribution": len(reported - set(attributed)),
         "doubled_in_attribution": len(attributed) - len(set(attributed)),
         "events_in_batches": events,
         "not_in_exactly_one_batch": abs(events - len(set(attributed))),
@@ -357,7 +354,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--quick", action="store_true", help="a look, no figure: the tiny model, 2 pairs of 2 s"
+        "--quick",
+        action="store_true",
+        help="a quick check, not a measurement: the tiny model, 2 pairs of 2 s",
     )
     parser.add_argument("--model", choices=("smollm2-135m-instruct", "tiny"), default="smollm2-135m-instruct")
     parser.add_argument("--shared", action="store_true", help="all compete for all cores")
@@ -369,7 +368,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.model, arguments.pairs, arguments.seconds = "tiny", 2, 2.0
-    subprocess.run([_ROOT / "scripts" / "kafka_jars.sh"], check=True)
+    fetch_jars()
     own = None if arguments.shared else split_cores()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -385,7 +384,7 @@ def main() -> int:
         f"down / healthy: tokens/s {rate['median']:.3f} [{rate['lower']:.3f}, {rate['upper']:.3f}] (at least {PROMISE}), "
         f"p99 gap {gap['median']:.3f} [{gap['lower']:.3f}, {gap['upper']:.3f}] (at most {2 - PROMISE:.2f}), "
         f"{rate['pairs']} pairs, {rate['confidence']:.0%}\n"
-        f"{counted['answers']} answers told; when all were back: {counted['lost_in_attribution']} lost, "
+        f"{counted['answers']} answers reported to clients; when all were back: {counted['lost_in_attribution']} lost, "
         f"{counted['doubled_in_attribution']} doubled, {counted['not_in_exactly_one_batch']} not in exactly one batch"
     )
     if arguments.json:

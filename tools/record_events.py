@@ -4,11 +4,11 @@
 
 For every message type of the topic registry two files, each with its reading beside it as JSON:
 
-    <type>.told.bin     the fullest event of that type in the log, as its producer wrote it
+    <type>.sent.bin     the fullest event of that type in the log, as its producer wrote it
     <type>.whole.bin    the same with every field set that it left unset, at every depth, so that no field goes unseen
 
 A file is what the write-ahead log keeps of a record: headers, key and value. Recordings are made once a release and never
-changed: what they say is what is out there in somebody's Kafka.
+changed: they show what an operator's Kafka may still hold.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from servicekit import topics
-from servicekit.eventlog import EventLog, InRecord, OutRecord, open_event_log
-from servicekit.events import from_record
+from servicekit.eventlog import EventLog, InRecord, OutRecord, open_event_log, topics
+from servicekit.eventlog.events import from_record
 from servicekit.wal import pack
 
 _GENERATED = Path(__file__).resolve().parents[1] / "proto" / "python"
@@ -56,7 +55,7 @@ def main() -> int:
         missing.discard(event_type)
         whole = from_record(record).message
         fill(whole)
-        write(folder / f"{event_type}.told", record)
+        write(folder / f"{event_type}.sent", record)
         write(
             folder / f"{event_type}.whole", replace(record, value=whole.SerializeToString(deterministic=True))
         )

@@ -5,8 +5,8 @@ import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {AccessControl} from "@openzeppelin/contracts/access/AccessControl.sol";
 
 /// @title OPEN, the token fees and rewards are counted in
-/// @notice 18 decimals. Minting is for whoever holds MINTER_ROLE: on a development chain the relay, which funds
-/// the distributor; elsewhere nobody unless the administrator says so.
+/// @notice 18 decimals. Only MINTER_ROLE can mint: the relay on a development chain, which funds
+/// the distributor; elsewhere no account until the administrator grants the role.
 contract OpenToken is ERC20, AccessControl {
     bytes32 public constant MINTER_ROLE = keccak256("MINTER_ROLE");
 

@@ -21,7 +21,7 @@ REWARD_TYPES = ["uint256", "address", "address", "uint256"]
 
 
 def attribution(
-    chain: int, ledger: str, seq: int, index: int, inference: str, fee: int, base: bool = False
+    *, chain: int, ledger: str, seq: int, index: int, inference: str, fee: int, base: bool = False
 ) -> dict[str, object]:
     """One attribution leaf: its fields as people write them, its encoding and its hash."""
     digests = [
@@ -64,10 +64,30 @@ def main() -> None:
     vectors = {
         "attribution": [
             attribution(
-                31337, LEDGERS[0], 0, 0, "inferences/01JDGXG4ZXQ8V5E7YB1T3M9KCN", 123_000_000_000_000
+                chain=31337,
+                ledger=LEDGERS[0],
+                seq=0,
+                index=0,
+                inference="inferences/01JDGXG4ZXQ8V5E7YB1T3M9KCN",
+                fee=123_000_000_000_000,
             ),
-            attribution(901, LEDGERS[0], 7, 70_000, "inferences/01JDGXG4ZXQ8V5E7YB1T3M9KCP", 0, base=True),
-            attribution(2**256 - 1, LEDGERS[1], 2**64 - 1, 2**64 - 1, "inferences/ünïcode", 2**256 - 1),
+            attribution(
+                chain=901,
+                ledger=LEDGERS[0],
+                seq=7,
+                index=70_000,
+                inference="inferences/01JDGXG4ZXQ8V5E7YB1T3M9KCP",
+                fee=0,
+                base=True,
+            ),
+            attribution(
+                chain=2**256 - 1,
+                ledger=LEDGERS[1],
+                seq=2**64 - 1,
+                index=2**64 - 1,
+                inference="inferences/ünïcode",
+                fee=2**256 - 1,
+            ),
         ],
         "reward": [
             reward(31337, LEDGERS[0], "0x70997970c51812dc3a010c7d01b50e0d17dc79c8", 10**18),

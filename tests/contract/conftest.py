@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import sys
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from openledger_testing.kafka_broker import kafka_address  # noqa: F401 - a fixture
 from servicekit.eventlog import EventLog, Topic, open_event_log
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "kafka"))
-from kafka_broker import kafka_broker  # noqa: F401 - a fixture
-
 _NUMBERS = itertools.count()
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.server)])
@@ -22,7 +21,7 @@ def log_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where the event log is: `open_event_log(log_url)` is what another process would do."""
     if request.param == "embedded":
         return f"embedded:{tmp_path / 'events.db'}"
-    return f"kafka://{request.getfixturevalue('kafka_broker').address}"
+    return f"kafka://{request.getfixturevalue('kafka_address')}"
 
 
 @pytest.fixture
@@ -45,6 +44,6 @@ class TopicMaker:
         self._log = log
 
     def __call__(self, partitions: int = 1, retention_hours: int | None = None) -> str:
-        name = f"contract.topic{next(_NUMBERS)}.v1"
+        name = f"contract.{_WORKER}.topic{next(_NUMBERS)}.v1"  # workers share a broker
         self._log.ensure_topics([Topic(name, partitions, retention_hours)])
         return name

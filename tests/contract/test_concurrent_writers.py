@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-
-from concurrent_writers import WRITERS
-
+from openledger_testing.concurrent_writers import WRITERS
 from servicekit.database import engine, migrate
 
 pytestmark = pytest.mark.slow
-
-SUPPORT = Path(__file__).resolve().parents[1] / "support"
 
 
 @pytest.mark.parametrize("service", WRITERS)
@@ -24,7 +18,7 @@ def test_what_two_processes_write_at_once_is_there_once(service: str, database_u
     database = engine(database_url)
     migrate(database, service)
     WRITERS[service].prepare(database)
-    command = [sys.executable, str(SUPPORT / "concurrent_writers.py"), service, database_url]
+    command = [sys.executable, "-m", "openledger_testing.concurrent_writers", service, database_url]
     started = [
         subprocess.Popen(
             [*command, str(part)],

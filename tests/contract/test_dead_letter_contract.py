@@ -12,14 +12,14 @@ from openledger.trainer.v1 import events_pb2, trainer_pb2
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from openledger_cli.dead_letters import DeadLetterDesk
-from servicekit.consumer import ConsumerRunner, Handler
+from openledger_ops.dead_letters import DeadLetters
 from servicekit.database import engine, new_metadata
+from servicekit.delivery.consumer import ConsumerRunner, Handler
 from servicekit.errors import FailedPrecondition
 from servicekit.eventlog import EventLog, EventLogUnavailable
 from servicekit.eventlog.base import MAX_RECORD_BYTES
-from servicekit.events import Event, InvalidEvent, new_event, to_record
-from servicekit.topics import TRAINING_RUN_V1 as TOPIC
+from servicekit.eventlog.events import Event, InvalidEvent, new_event, to_record
+from servicekit.eventlog.topics import TRAINING_RUN_V1 as TOPIC
 
 CHANGED = events_pb2.TrainingRunChanged.DESCRIPTOR.full_name
 GROUP = "contract-dead-letters"
@@ -65,13 +65,13 @@ def changed(name: str) -> Event[events_pb2.TrainingRunChanged]:
     return new_event(TOPIC, name[:5], message, "openledger/test")
 
 
-def test_a_refused_event_takes_effect_once_after_it_was_replayed_also_one_too_large_to_move(
+def test_a_refused_event_takes_effect_once_after_a_redrive_also_one_too_large_to_move(
     log: EventLog, db: Engine
 ) -> None:
     log.ensure_topics([TOPIC])
     large = (
         900_000 + MAX_RECORD_BYTES - 60 - to_record(changed("x" * 900_000)).size()
-    )  # room for the replay's header
+    )  # room for the redrive's header
     names = ["small", "x" * large]
     events = [changed(name) for name in names]
     producer = log.producer()
@@ -86,7 +86,7 @@ def test_a_refused_event_takes_effect_once_after_it_was_replayed_also_one_too_la
 
     with consuming(log, db, refuse):
         pass
-    desk = DeadLetterDesk(log, TOPIC.name + ".dlq")
+    desk = DeadLetters(log, TOPIC.name + ".dlq")
     letters = desk.letters()
     assert sorted(letter.event_id for letter in letters) == sorted(event.id for event in events)
     assert {(letter.reason, letter.group, letter.topic) for letter in letters} == {
@@ -94,10 +94,10 @@ def test_a_refused_event_takes_effect_once_after_it_was_replayed_also_one_too_la
     }
     assert sorted(letter.left_out for letter in letters) == [False, True]
     for letter in letters:
-        desk.replay(letter, "ann", again=False)
-        desk.replay(letter, "ann", again=True)
+        desk.redrive(letter, "ann", again=False)
+        desk.redrive(letter, "ann", again=True)
     with pytest.raises(FailedPrecondition, match="by ann"):
-        desk.replay(desk.letter(letters[0].record.offset), "bob", again=False)
+        desk.redrive(desk.letter(letters[0].record.offset), "bob", again=False)
     with consuming(log, db, accept):
         pass
     assert sorted(seen) == sorted(names)

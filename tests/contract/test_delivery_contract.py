@@ -13,12 +13,12 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from servicekit import outbox
-from servicekit.consumer import ConsumerRunner
 from servicekit.database import engine, new_metadata, transaction
+from servicekit.delivery import outbox
+from servicekit.delivery.consumer import ConsumerRunner
+from servicekit.delivery.outbox import OutboxPublisher
 from servicekit.eventlog import EventLog, Topic, open_event_log
-from servicekit.events import Event, new_event
-from servicekit.outbox import OutboxPublisher
+from servicekit.eventlog.events import Event, new_event
 
 _PATIENCE_S = 60.0
 
@@ -78,8 +78,8 @@ def test_committed_changes_take_effect_once_in_order_while_members_come_and_go(
     topic = new_topic(4)
     handlers = {Topic(topic, 4): {"google.protobuf.StringValue": take}}
     second_log = open_event_log(log_url)
-    first = ConsumerRunner(log, db, "g", handlers)
-    second = ConsumerRunner(second_log, db, "g", handlers, workers=3)
+    first = ConsumerRunner(log, db, "delivery", handlers)
+    second = ConsumerRunner(second_log, db, "delivery", handlers, workers=3)
     with running(OutboxPublisher(db, log).run, first.run):
         write(db, topic, range(100))
         with running(second.run):
@@ -93,4 +93,4 @@ def test_committed_changes_take_effect_once_in_order_while_members_come_and_go(
     for key in range(4):
         of_key = [n for where, n in found if where == f"key{key}"]
         assert of_key == sorted(of_key)
-    assert sum(log.lag("g", topic).values()) == 0
+    assert sum(log.lag("delivery", topic).values()) == 0

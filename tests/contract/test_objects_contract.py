@@ -15,11 +15,12 @@ import pytest
 from openledger.datanet.v1 import datanet_pb2 as pb
 from openledger.datanet.v1.datanet_pb2_grpc import DatanetServiceStub
 
+from openledger_client import sealing
+from openledger_client.channels import sync_channel
 from servicekit.auth import DevelopmentIssuer
-from servicekit.client import sync_channel
 from servicekit.objects import ObjectStore
-from servicekit.references import read_all
-from servicekit.testing_s3 import S3Server, s3_server
+from servicekit.objects.references import read_all
+from servicekit.testing.s3 import S3Server, s3_server
 
 pytestmark = pytest.mark.server
 
@@ -78,7 +79,7 @@ def test_a_service_on_s3_keeps_what_its_database_refers_to(
     assert store.exists(snapshot.manifest_digest)
     (published,) = read_all(store)
     assert {snapshot.records_digest, snapshot.manifest_digest} <= published.digests
-    found = openledger(environment, "gc", "--dry-run", "--service", "datanet", "--grace", "2h")
+    found = openledger(environment, "gc", "--dry-run", *("--service", "datanet"), *("--grace", "2h"))
     assert (found["needed"], found["garbage"], found["missing"]) == (2, [], [])
 
 
@@ -92,7 +93,12 @@ def sealed(stub: Any) -> pb.Snapshot:
     made = stub.CreateDatanet(
         pb.CreateDatanetRequest(
             datanet_id="notes",
-            datanet=pb.Datanet(display_name="Notes", licence="CC-BY-4.0", schema=schema),
+            datanet=pb.Datanet(
+                display_name="Notes",
+                licence="CC-BY-4.0",
+                schema=schema,
+                policy=pb.QualityPolicy(contamination_check=pb.CONTAMINATION_CHECK_OFF),
+            ),
             request_id="create",
         )
     )
@@ -106,5 +112,4 @@ def sealed(stub: Any) -> pb.Snapshot:
     content = json.dumps({"text": "The group lists processes before it moves on."}).encode()
     request = pb.ContributeRequest(contributor=contributor.name, sequence=1, content=content)
     assert [answer.sequence for answer in stub.Contribute(iter([request]))] == [1]
-    answer: pb.Snapshot = stub.SealSnapshot(pb.SealSnapshotRequest(parent=made.name))
-    return answer
+    return sealing.seal(stub, pb.SealSnapshotRequest(parent=made.name))

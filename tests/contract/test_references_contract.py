@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -13,15 +12,17 @@ from typing import Any
 import pytest
 from sqlalchemy import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-
-from first_release import SERVICES, insert_recorded, tables_of
-
+from openledger_testing.first_release import SERVICES, insert_recorded, tables_of
 from servicekit.database import engine, migrate, reading
-from servicekit.references import References
+from servicekit.objects.references import References
 
 NO_OBJECTS = {
-    "datanet": {"records.digest", "snapshots.root"},
+    "datanet": {
+        "records.digest",
+        "snapshots.root",
+        "contributors.principal_folded",  # digests of names
+        "contributors.display_name_folded",
+    },
     "trainer": {
         "snapshots.root",
         "training_runs.snapshots",  # names roots beside objects
@@ -29,7 +30,9 @@ NO_OBJECTS = {
         "evaluations.suites",
         "evaluations.suites_digest",
         "model_versions.digest",
-        "model_versions.history",  # tells of reports, which their evaluations name
+        "model_versions.history",  # names reports, which their evaluations name too
+        "promotions.entry",  # likewise, and the entry before
+        "promotions.hash",
         "request_ids.fingerprint",
     },
     "inference": {"model_versions.version_digest"},
@@ -50,6 +53,8 @@ NO_OBJECTS = {
     },
 }
 """Columns whose digests name something else: records, roots, versions, requests."""
+CONFIGURED = "sha256:" + "0" * 64
+"""The base model in the settings of inference."""
 _DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
 
 
@@ -60,7 +65,7 @@ def references(service: str, folder: Path) -> References:
 
         found = found(BaseModels(folder, ["tiny"]), folder)
     elif service == "inference":
-        found = found("sha256:" + "0" * 64)
+        found = found(CONFIGURED)
     made: References = found
     return made
 
@@ -91,6 +96,24 @@ def test_every_digest_in_the_tables_is_a_reference_or_names_no_object(
             if table.name not in ("outbox", "inbox") and f"{table.name}.{name}" not in NO_OBJECTS[service]:
                 unknown[f"{table.name}.{name}"] = found - published
     assert {name: found for name, found in unknown.items() if found} == {}
+    database.dispose()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_reference_names_an_object(service: str, database_url: str, tmp_path: Path) -> None:
+    """Else garbage collection would say that an object is missing which never was one: a Merkle root, for example."""
+    database = engine(database_url)
+    migrate(database, service, "0001")
+    insert_recorded(database, service)
+    migrate(database, service)
+    with reading(database) as session:
+        published = set(references(service, tmp_path)(session))
+    objects = {"", CONFIGURED}
+    for table in tables_of(database):
+        for name, found in columns_of(database, table).items():
+            if f"{table.name}.{name}" not in NO_OBJECTS[service]:
+                objects |= found
+    assert published - objects == set()
     database.dispose()
 
 

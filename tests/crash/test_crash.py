@@ -4,43 +4,43 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ground
-import harness
 import pytest
+
+from openledger_testing.crash import coverage, harness
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 KILLS = {
-    "delivery": 6,
-    "datanet": 6,
-    "trainer": 4,
-    "relay": 4,
+    "delivery": 4,
+    "datanet": 4,
+    "trainer": 3,
+    "relay": 3,
     "inference": 2,
     "attribution": 2,
     "training_job": 2,
 }
-"""A sample. Those of models that are loaded in each life are fewer."""
+"""A sample: fewer where each run loads a model."""
 SEED = "openledger"
 
 
 @pytest.mark.parametrize("name", sorted(KILLS))
-def test_killed_between_two_steps_it_goes_on_as_if_nothing_had_been(name: str, tmp_path: Path) -> None:
+def test_a_service_killed_between_two_steps_recovers_completely(name: str, tmp_path: Path) -> None:
     with harness.Scenario(name, tmp_path) as scenario:
-        places = scenario.places()
-        assert not (missing := ground.missed(name, [place.point for place in places])), (
-            f"no life comes by the points of {missing}"
+        hits = scenario.hits()
+        assert not (missing := coverage.missed(name, [hit.point for hit in hits])), (
+            f"no run hits the points of {missing}"
         )
-        outcomes = [scenario.kill_at(place) for place in harness.sample(places, KILLS[name], SEED)]
+        outcomes = [scenario.kill_at(hit) for hit in harness.sample(hits, KILLS[name], SEED)]
     assert [outcome.fault for outcome in outcomes if outcome.fault] == []
     assert any(outcome.died for outcome in outcomes)
 
 
 def test_a_planted_fault_is_found_exactly_where_it_is(tmp_path: Path) -> None:
-    """Between telling and remembering: a program killed there tells twice."""
-    with harness.Scenario("_planted", tmp_path) as scenario:
-        places = scenario.places(also_of_scenarios=True)
-        faulty = {str(place) for place in places if scenario.kill_at(place).fault}
+    """Between publishing and remembering: a program killed there publishes twice."""
+    with harness.Scenario("_faulty", tmp_path) as scenario:
+        hits = scenario.hits(also_of_scenarios=True)
+        faulty = {str(hit) for hit in hits if scenario.kill_at(hit).fault}
     assert faulty == {
-        "scenarios._planted:live after log commit#2",  # the first made the topic
-        "scenarios._planted:live before rename#1",
+        "openledger_testing.crash.scenarios._faulty:live after log commit#2",  # the first made the topic
+        "openledger_testing.crash.scenarios._faulty:live before rename#1",
     }

@@ -1,4 +1,4 @@
-"""No durable step without a crash point, no crash point without a life that comes by: read from the source."""
+"""No durable step without a crash point, no crash point without a scenario that hits it: read from the source."""
 
 from __future__ import annotations
 
@@ -7,38 +7,40 @@ import subprocess
 import sys
 from pathlib import Path
 
-import durable
-import ground
-import harness
 import pytest
 
+from openledger_testing.crash import coverage, durable_steps, harness
 from servicekit import crash
 
 
 def test_every_durable_step_has_a_crash_point_or_a_reason() -> None:
     without = [
-        call for call in durable.raw_steps() if f"{call.function} {call.name}" not in ground.WITHOUT_POINT
+        call
+        for call in durable_steps.raw_steps()
+        if f"{call.function} {call.name}" not in coverage.WITHOUT_POINT
     ]
-    told = "\n".join(map(str, without))
+    listed = "\n".join(map(str, without))
     assert not without, (
-        f"use a primitive (servicekit.files, database, objects), or `with crash.step(...)`:\n{told}"
+        f"use a primitive (servicekit.files, database, objects), or `with crash.step(...)`:\n{listed}"
     )
 
 
 def test_every_reason_still_names_a_step() -> None:
-    raw = {f"{call.function} {call.name}" for call in durable.raw_steps()}
-    assert set(ground.WITHOUT_POINT) <= raw
-    assert set(ground.NOT_LIVED) <= {place.function for place in durable.places()}
+    raw = {f"{call.function} {call.name}" for call in durable_steps.raw_steps()}
+    assert set(coverage.WITHOUT_POINT) <= raw
+    assert set(coverage.NOT_COVERED) <= {call.function for call in durable_steps.primitive_steps()}
 
 
 def test_every_crash_point_belongs_to_a_scenario() -> None:
-    assert set(ground.LIVED) == set(harness.SCENARIOS)
-    lost = [place for place in durable.places() if not _is_at_home(place.function)]
-    assert not lost, "say in tests/crash/ground.py which scenario comes by:\n" + "\n".join(map(str, lost))
+    assert set(coverage.COVERED) == set(harness.SCENARIOS)
+    lost = [call for call in durable_steps.primitive_steps() if not _is_covered(call.function)]
+    assert not lost, "say in openledger_testing.crash.coverage which scenario hits these:\n" + "\n".join(
+        map(str, lost)
+    )
 
 
-def _is_at_home(function: str) -> bool:
-    return function in ground.NOT_LIVED or ground.scenario_of(function) is not None
+def _is_covered(function: str) -> bool:
+    return function in coverage.NOT_COVERED or coverage.scenario_of(function) is not None
 
 
 @pytest.mark.parametrize(
@@ -51,25 +53,27 @@ def _is_at_home(function: str) -> bool:
 )  # fmt: skip
 def test_a_new_step_without_a_point_is_found(step: str, tmp_path: Path) -> None:
     packages = {"fresh": tmp_path}
-    source = tmp_path / "house.py"
-    source.write_text(f"class Room:\n    def move(self):\n        {step}\n")
-    assert [call.function for call in durable.raw_steps(packages)] == ["fresh.house:Room.move"]
+    source = tmp_path / "storage.py"
+    source.write_text(f"class Storage:\n    def move(self):\n        {step}\n")
+    assert [call.function for call in durable_steps.raw_steps(packages)] == ["fresh.storage:Storage.move"]
     source.write_text(
-        f"class Room:\n    def move(self):\n        with crash.step('it'):\n            {step}\n"
+        f"class Storage:\n    def move(self):\n        with crash.step('it'):\n            {step}\n"
     )
-    assert not list(durable.raw_steps(packages))
-    assert [place.function for place in durable.places(packages)] == ["fresh.house:Room.move"]
+    assert not list(durable_steps.raw_steps(packages))
+    assert [call.function for call in durable_steps.primitive_steps(packages)] == [
+        "fresh.storage:Storage.move"
+    ]
 
 
 @pytest.mark.parametrize(
     "harmless",
     ['text.replace("a", "b")', "dataclasses.replace(x, a=1)", 'path.open("rb")', "items.remove(x)"],
 )
-def test_what_is_not_durable_is_let_be(harmless: str, tmp_path: Path) -> None:
+def test_what_is_not_durable_is_ignored(harmless: str, tmp_path: Path) -> None:
     packages = {"fresh": tmp_path}
-    (tmp_path / "house.py").write_text(f"def move():\n    {harmless}\n")
-    assert not list(durable.raw_steps(packages))
-    assert not list(durable.places(packages))
+    (tmp_path / "storage.py").write_text(f"def move():\n    {harmless}\n")
+    assert not list(durable_steps.raw_steps(packages))
+    assert not list(durable_steps.primitive_steps(packages))
 
 
 _DIES = """
@@ -101,10 +105,10 @@ def test_the_environment_ends_a_process_at_a_point_named_by_its_caller(
     ]
 
 
-def test_the_functions_of_the_source_bear_the_names_that_python_gives_them() -> None:
-    """`durable` names functions from the syntax, crash points from the running code: they must agree."""
+def test_the_functions_of_the_source_have_the_names_that_python_gives_them() -> None:
+    """`durable_steps` names functions from the syntax, crash points from the running code: they must agree."""
     source = "class A:\n    def b(self):\n        return lambda: (lambda: 1)\ndef c():\n    def d():\n        pass\n"
-    named = {name for name, _ in durable._functions(ast.parse(source), with_lambdas=True)}
+    named = {name for name, _ in durable_steps._functions(ast.parse(source), with_lambdas=True)}
     running: set[str] = set()
 
     def collect(code: object) -> None:

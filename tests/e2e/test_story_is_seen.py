@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collector import Span
-from promlint import problems
+
+from openledger_testing.promtool import problems
+from openledger_testing.trace_collector import Span
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.story]
 
@@ -65,10 +66,10 @@ def test_a_question_by_grpc_is_one_trace_through_four_processes(spans: list[Span
             assert place in steps_of, (trace, place, sorted(steps_of))
             above = by_id.get(steps_of[place].parent_id)
             assert (step(above) if above else None) == parent, place
-        told = steps_of[INFERENCE, f"SERVER {GENERATE}"].attributes
+        answered = steps_of[INFERENCE, f"SERVER {GENERATE}"].attributes
         scored = steps_of[ATTRIBUTION, "INTERNAL score answer"].attributes
-        assert told["openledger.inference"] == scored["openledger.inference"]
-        assert {"gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"} <= set(told)
+        assert answered["openledger.inference"] == scored["openledger.inference"]
+        assert {"gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"} <= set(answered)
 
 
 def test_no_answer_s_trace_has_a_hole(spans: list[Span]) -> None:
@@ -88,7 +89,7 @@ def test_each_answer_and_its_batch_name_each_other(spans: list[Span]) -> None:
         assert set(in_batches) <= batches
 
 
-def test_a_batch_s_trace_tells_of_its_commitment(spans: list[Span], steps: dict[str, dict[str, Any]]) -> None:
+def test_a_batch_s_trace_shows_its_commitment(spans: list[Span], steps: dict[str, dict[str, Any]]) -> None:
     committed = [span for span in spans if span.name == "batch committed"]
     assert len(committed) >= len(steps["settle"]["facts"]["batches"])
     for span in committed:
@@ -109,10 +110,10 @@ def test_a_batch_s_trace_tells_of_its_commitment(spans: list[Span], steps: dict[
 
 
 def test_an_answer_s_trace_id_is_in_the_logs_of_every_service_it_passed(
-    told: Path, spans: list[Span]
+    demo: Path, spans: list[Span]
 ) -> None:
     logged: dict[str, set[str]] = defaultdict(set)
-    for line in (told / "state" / "logs" / "platform.log").read_text(errors="replace").splitlines():
+    for line in (demo / "state" / "logs" / "platform.log").read_text(errors="replace").splitlines():
         if line.startswith("{"):
             entry = json.loads(line)
             logged[entry.get("service", "")].add(entry.get("trace_id", ""))
@@ -161,16 +162,16 @@ def test_spans_of_calls_and_events_follow_the_semantic_conventions(spans: list[S
 def test_nothing_that_was_asked_or_said_is_in_a_trace(
     spans: list[Span], steps: dict[str, dict[str, Any]]
 ) -> None:
-    told = json.dumps([span.attributes for span in spans])
+    recorded = json.dumps([span.attributes for span in spans])
     texts = [answer[what] for answer in steps["answer"]["facts"]["answers"] for what in ("question", "text")]
     long_enough = [text for text in texts if len(text) > 20]  # a random model may say "a"
     assert long_enough
     for text in long_enough:
-        assert json.dumps(text)[1:-1] not in told
+        assert json.dumps(text)[1:-1] not in recorded
 
 
-def test_the_doctor_finds_the_whole_platform_well_but_for_what_development_is(told: Path) -> None:
-    doctor = json.loads((told / "doctor.json").read_text())
+def test_the_doctor_finds_the_whole_platform_well_but_for_what_development_is(demo: Path) -> None:
+    doctor = json.loads((demo / "doctor.json").read_text())
     findings = json.loads(doctor["said"])["findings"]
     bad = {(finding["about"], finding["check"]) for finding in findings if finding["level"] != "ok"}
     services = ("datanet", "trainer", "inference", "attribution", "chain_relay")
@@ -191,9 +192,9 @@ def test_the_doctor_finds_the_whole_platform_well_but_for_what_development_is(to
     assert {("inference", "write-ahead log"), ("attribution", "lag"), ("chain_relay", "settlement")} <= well
 
 
-def test_what_running_services_expose_is_named_as_prometheus_asks(told: Path) -> None:
-    pages = {file.stem: file.read_text() for file in told.glob("*.metrics")}
+def test_what_running_services_expose_is_named_as_prometheus_asks(demo: Path) -> None:
+    pages = {file.stem: file.read_text() for file in demo.glob("*.metrics")}
     assert set(pages) == {"datanet", "trainer", "inference", "attribution", "chain_relay"}
     for service, page in pages.items():
         assert problems(page) == [], service
-        assert 'openledger_rpcs_total{code="OK"' in page
+        assert 'openledger_requests_total{code="OK"' in page

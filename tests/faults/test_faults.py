@@ -12,24 +12,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-
-from fault_rig import Rig, wrong
-from faults import Fault, possible
+from openledger_testing.faults.kinds import Fault, possible
+from openledger_testing.faults.rig import Rig, wrong
+from openledger_testing.kafka_broker import fetch_jars
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
-ROOT = Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("OPENLEDGER_FAULT_SEED", "20261126"))
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """The platform, once it works from end to end."""
-    subprocess.run([ROOT / "scripts" / "kafka_jars.sh"], check=True)
+    fetch_jars()
     with Rig(tmp_path_factory.mktemp("faults"), SEED, servers=True) as running:
         running.recovered()
         yield running
@@ -64,13 +61,13 @@ def test_faults_lose_and_double_nothing(rig: Rig) -> None:
     book = rig.come_to_rest()
     assert book.findings == []
     promises = rig.load.promises
-    assert promises.broken(rig.places) == []
+    assert promises.broken(rig.sources) == []
     assert rig.load.problems == []
     assert min(len(promises.records), len(promises.answers), len(promises.snapshots)) > 0
 
 
 def test_an_operator_counts_the_same(rig: Rig) -> None:
-    """`openledger reconcile` finds databases, log and chain by what `openledger up` was told."""
+    """`openledger reconcile` finds databases, log and chain by the settings of `openledger up`."""
     command = [
         sys.executable,
         "-m",
@@ -89,5 +86,5 @@ def test_an_operator_counts_the_same(rig: Rig) -> None:
 
     # The relay makes a reward root by itself whenever more was earned: the last may have come after the rig's own look.
     rig.wait(at_rest, "a count at rest")
-    assert "0 lost, 0 doubled, 0 on their way" in outputs[-1]
+    assert "0 lost, 0 doubled, 0 waiting" in outputs[-1]
     assert all("0 lost, 0 doubled" in output for output in outputs)

@@ -1,5 +1,5 @@
 """kill -9 of each service once, in the middle of the step that needs it most, and one Ctrl-C. The supervisor restarts what
-was killed; told again, the story goes on; nothing may be lost."""
+was killed; started again, the demo continues; nothing may be lost."""
 
 from __future__ import annotations
 
@@ -9,23 +9,20 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
-
-from anvil import Anvil
-from leftovers import processes_of as living
-from platform_state import State
-
-from openledger_cli.reconcile.look import look
-from openledger_cli.reconcile.places import Places
-from openledger_cli.up.plan import supervisor_socket
-from openledger_cli.up.supervise import processes_of
+from openledger_ops.reconcile.book import Book
+from openledger_ops.reconcile.reconciliation import Sources, iteration
+from openledger_ops.up.plan import supervisor_socket
+from openledger_ops.up.supervise import processes_of
+from openledger_testing.anvil import Anvil
+from openledger_testing.audit_rig import AuditRig
+from openledger_testing.leftover_processes import processes_of as living
+from openledger_testing.state_copy import State
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.story]
 VICTIMS = {
@@ -36,25 +33,25 @@ VICTIMS = {
     "5": "attribution",
     "6": "chain_relay",
 }
-"""Who is killed in which step, once it shows progress."""
+"""The service that is killed in each step, once the step shows progress."""
 HEADING = re.compile(r"(\d)\. ")
 PROGRESS = re.compile(r"  .* \d+/\d+")
 INTERRUPTED_AT = "5"
-"""The step whose heading meets the Ctrl-C."""
+"""The step at whose heading Ctrl-C is sent."""
 TRIES = 3
 
 
-@dataclass
-class Told:
-    """A story told while its services were killed."""
+@dataclass(kw_only=True)
+class Interrupted:
+    """A demo that ran while its services were killed, and was interrupted once."""
 
     folder: Path
     steps: dict[str, dict[str, Any]]
     killed: list[str]
     codes: list[int]
-    """How each telling ended."""
+    """The exit code of each run."""
     left: list[str]
-    """Processes that the interrupted telling left behind."""
+    """Processes that the interrupted run left behind."""
     said: str
 
 
@@ -65,8 +62,8 @@ def kill(state_dir: Path, name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """One telling; what was stopped by a kill is gone on with, as a person would."""
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    """Runs the demo; a run that was stopped is started again, as a person would."""
     out = tmp_path_factory.mktemp("killed") / "demo"
     waiting = dict(VICTIMS)
     killed: list[str] = []
@@ -83,13 +80,18 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
                 said.append(line)
                 heading = HEADING.match(line)
                 step = heading[1] if heading else step
-                if heading and step == INTERRUPTED_AT and 130 not in codes and "told before" not in line:
+                if (
+                    heading
+                    and step == INTERRUPTED_AT
+                    and 130 not in codes
+                    and "(finished before)" not in line
+                ):
                     process.send_signal(signal.SIGINT)
                 if step in waiting and PROGRESS.match(line):
                     killed.append(waiting.pop(step))
                     kill(out / "state", killed[-1])
         finally:
-            if sys.exc_info()[0] is not None:  # interrupted: the telling ends its platform
+            if sys.exc_info()[0] is not None:  # interrupted: the demo ends its platform
                 process.terminate()
         codes.append(process.wait())
         if codes[-1] == 130:
@@ -98,43 +100,56 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
             break
     assert (out / "story.json").exists(), "".join(said[-60:])
     story = json.loads((out / "story.json").read_text())
-    return Told(out, {step["step"]: step for step in story["steps"]}, killed, codes, left, "".join(said))
+    return Interrupted(
+        folder=out,
+        steps={step["step"]: step for step in story["steps"]},
+        killed=killed,
+        codes=codes,
+        left=left,
+        said="".join(said),
+    )
 
 
 @pytest.fixture(scope="module")
-def places(told: Told, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
-    """What the telling left behind, its chain brought back to answer."""
-    state = State.copied(told.folder / "state", tmp_path_factory.mktemp("left") / "state")
+def book(demo: Interrupted, tmp_path_factory: pytest.TempPathFactory) -> Book:
+    """Returns a reconciliation of what the demo left behind, with its chain started again."""
+    state = State.copied(demo.folder / "state", tmp_path_factory.mktemp("left") / "state")
     saved = state.folder / "chain" / "anvil.json"
-    with Anvil(
-        "--load-state", str(saved), "--chain-id", "31337", "--no-mining", slots_in_an_epoch=2
-    ) as chain:
-        yield state.places(chain.url)
+    with (
+        Anvil("--load-state", str(saved), "--chain-id", "31337", "--no-mining", slots_in_an_epoch=2) as chain,
+        AuditRig() as rig,
+    ):
+        rig.show(state.folder)
+        sources = Sources(
+            client=rig.client, event_log=state.event_log, rpc=chain.url, contracts=state.contracts
+        )
+        return iteration(sources)
 
 
-def test_every_service_was_killed(told: Told) -> None:
-    assert sorted(told.killed) == sorted(VICTIMS.values())
+def test_every_service_was_killed(demo: Interrupted) -> None:
+    assert sorted(demo.killed) == sorted(VICTIMS.values())
 
 
-def test_a_stopped_telling_leaves_no_process_and_goes_on_from_the_last_finished_step(told: Told) -> None:
-    assert told.codes[-2:] == [130, 0]
-    assert told.left == []
-    assert "run it again to go on" in told.said
-    again = told.said.rsplit("OpenLedger demo", 1)[1]
+def test_a_stopped_demo_leaves_no_process_and_continues_after_the_last_finished_step(
+    demo: Interrupted,
+) -> None:
+    assert demo.codes[-2:] == [130, 0]
+    assert demo.left == []
+    assert "run it again to continue" in demo.said
+    again = demo.said.rsplit("OpenLedger demo", 1)[1]
     finished = int(INTERRUPTED_AT) - 1
-    assert again.count("(told before)") == finished
+    assert again.count("(finished before)") == finished
 
 
-def test_nothing_is_lost_doubled_or_on_its_way(places: Places) -> None:
-    book = look(places)
+def test_nothing_is_lost_doubled_or_waiting(book: Book) -> None:
     assert book.findings == []
-    assert book.seen["batch on chain"] > 0
+    assert book.checked["batch on chain"] > 0
 
 
-def test_every_answer_that_was_given_is_attributed(told: Told) -> None:
-    answers = [answer["inference"] for answer in told.steps["answer"]["facts"]["answers"]]
-    assert set(told.steps["attribute"]["facts"]["records"]) == set(answers)
+def test_every_answer_that_was_given_is_attributed(demo: Interrupted) -> None:
+    answers = [answer["inference"] for answer in demo.steps["answer"]["facts"]["answers"]]
+    assert set(demo.steps["attribute"]["facts"]["records"]) == set(answers)
 
 
-def test_the_bundle_is_still_verified(told: Told) -> None:
-    assert all(finding["passed"] for finding in told.steps["verify"]["facts"]["findings"])
+def test_the_bundle_is_still_verified(demo: Interrupted) -> None:
+    assert all(finding["passed"] for finding in demo.steps["verify"]["facts"]["findings"])

@@ -1,9 +1,7 @@
-"""A broker that dies, or is not there: what was committed arrives, and callers are told in bounded time."""
+"""A broker that dies, or is not there: what was committed arrives, and callers get an error in bounded time."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,14 +11,12 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from sqlalchemy import Engine
 
-from servicekit import outbox
+from openledger_testing.kafka_broker import KafkaBroker, fetch_jars
 from servicekit.database import engine, new_metadata, transaction
+from servicekit.delivery import outbox
+from servicekit.delivery.outbox import OutboxPublisher
 from servicekit.eventlog import EventLogUnavailable, OutRecord, Topic, open_event_log
-from servicekit.events import from_record, new_event
-from servicekit.outbox import OutboxPublisher
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from kafka_broker import KafkaBroker
+from servicekit.eventlog.events import from_record, new_event
 
 TOPIC = Topic("area.thing.v1", partitions=2)
 _ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +25,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[KafkaBroker]:
     """A broker of the test's own, to be killed."""
-    subprocess.run([_ROOT / "scripts" / "kafka_jars.sh"], check=True)
+    fetch_jars()
     own = KafkaBroker(tmp_path / "kafka")
     own.start()
     yield own

@@ -11,11 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from servicekit import topics
-from servicekit.eventlog import open_event_log
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from kafka_broker import KafkaBroker
+from openledger_testing.kafka_broker import KafkaBroker, fetch_jars
+from servicekit.eventlog import open_event_log, topics
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.story]
 
@@ -26,7 +23,7 @@ _LIMIT_S = 900
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[KafkaBroker]:
     """A broker of the story's own: other tests' events are none of its services' business."""
-    subprocess.run([_ROOT / "scripts" / "kafka_jars.sh"], check=True)
+    fetch_jars()
     own = KafkaBroker(tmp_path / "kafka")
     own.start()
     yield own

@@ -17,15 +17,15 @@ SECRET = "5f2c9d1e77"
 
 
 @pytest.fixture
-def nobody() -> str:
-    """An address where nobody listens."""
+def unreachable() -> str:
+    """Returns an address where no server listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}/v3/{SECRET}"
 
 
-def test_a_node_that_is_away_is_named_without_its_key(nobody: str) -> None:
-    w3 = connect(nobody, timeout_s=1)
+def test_an_unreachable_node_is_named_without_its_key(unreachable: str) -> None:
+    w3 = connect(unreachable, timeout_s=1)
     artifacts = Path(__file__).resolve().parents[2] / "contracts" / "build"
     address = "0x" + "11" * 20
     fields = dict.fromkeys(("token", "ledger", "registry", "distributor"), address)

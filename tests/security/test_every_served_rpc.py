@@ -8,10 +8,10 @@ import grpc
 import httpx
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
-from house import House
 
+from openledger_client.errors import from_rpc_error
+from openledger_testing.all_services import AllServices
 from servicekit.auth import PERMISSIONS, ROLE_PERMISSIONS
-from servicekit.errors import from_rpc_error
 from servicekit.server.access import rule_of
 
 pytestmark = pytest.mark.server
@@ -20,7 +20,7 @@ DENIED, UNKNOWN_CALLER = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAU
 
 
 def outcome(over: grpc.Channel, method: MethodDescriptor, token: str | None) -> grpc.StatusCode:
-    """How a call with bytes that are no message ends: whoever may not call never learns that they are none."""
+    """Returns the status of a call whose bytes are no message: a caller without permission never learns that they are none."""
     kind = "_".join("stream" if s else "unary" for s in (method.client_streaming, method.server_streaming))
     metadata = () if token is None else (("authorization", f"Bearer {token}"),)
     data = b"\xff"
@@ -34,11 +34,13 @@ def outcome(over: grpc.Channel, method: MethodDescriptor, token: str | None) -> 
     return grpc.StatusCode.OK
 
 
-def test_every_rpc_of_every_service_lets_in_the_roles_that_its_proto_names_and_no_other(house: House) -> None:
-    tokens = {role: house.token(f"some-{role}", role) for role in ROLE_PERMISSIONS}
+def test_every_rpc_of_every_service_lets_in_the_roles_that_its_proto_names_and_no_other(
+    platform: AllServices,
+) -> None:
+    tokens = {role: platform.token(f"some-{role}", role) for role in ROLE_PERMISSIONS}
     walked = []
-    for service, methods in house.served().items():
-        with house.channel(service) as over:
+    for service, methods in platform.served().items():
+        with platform.channel(service) as over:
             for method in methods:
                 permission = rule_of(method).permission
                 assert permission in PERMISSIONS, method.full_name
@@ -64,14 +66,14 @@ def test_every_rpc_of_every_service_lets_in_the_roles_that_its_proto_names_and_n
         ("POST", "/v1/chat/completions", "inference.answers.generate"),
     ],
 )
-def test_the_http_door_lets_in_whom_grpc_lets_in(
-    house: House, method: str, path: str, permission: str
+def test_the_http_api_admits_the_roles_that_grpc_admits(
+    platform: AllServices, method: str, path: str, permission: str
 ) -> None:
-    url = f"http://{house.services['inference'].http}{path}"
+    url = f"http://{platform.services['inference'].http}{path}"
     for headers in ({}, {"authorization": "Bearer not.a.token"}, {"authorization": "Basic YTpi"}):
         assert httpx.request(method, url, headers=headers, timeout=60).status_code == 401
     for role, granted in ROLE_PERMISSIONS.items():
-        headers = {"authorization": f"Bearer {house.token(f'some-{role}', role)}"}
-        status = httpx.request(method, url, headers=headers, content=b"rubbish", timeout=60).status_code
+        headers = {"authorization": f"Bearer {platform.token(f'some-{role}', role)}"}
+        status = httpx.request(method, url, headers=headers, content=b"gibberish", timeout=60).status_code
         let_in = 400 if method == "POST" else 200
         assert status == (let_in if permission in granted else 403), role

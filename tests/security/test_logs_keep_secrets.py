@@ -1,4 +1,4 @@
-"""No log line and no span holds a token, a key, a prompt or personal data: canaries are sent through every door, whole and
+"""No log line and no span holds a token, a key, a prompt or personal data: canaries are sent through every API, whole and
 broken, while all services log at DEBUG; then everything they wrote is searched for them."""
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from uuid import uuid4
 import grpc
 import httpx
 import pytest
-from house import DATANET, LICENCE, House
 from openledger.attribution.v1 import attribution_pb2
 from openledger.attribution.v1.attribution_pb2_grpc import AttributionServiceStub
 from openledger.datanet.v1 import datanet_pb2
@@ -23,7 +22,8 @@ from openledger.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from openledger.trainer.v1 import trainer_pb2
 from openledger.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
 
-from servicekit.testing import recorded_trace
+from openledger_testing.all_services import DATANET, LICENCE, AllServices
+from servicekit.testing.services import recorded_trace
 
 pytestmark = pytest.mark.server
 
@@ -32,7 +32,7 @@ ANVILS_KEY = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
 
 
 @pytest.fixture(scope="module")
-def canaries(house: House) -> dict[str, str]:
+def canaries(platform: AllServices) -> dict[str, str]:
     """What was sent, by what it is. Each is unlike anything else."""
 
     def canary(kind: str) -> str:
@@ -53,8 +53,8 @@ def canaries(house: House) -> dict[str, str]:
         "query": canary("query"),
     }
     with recorded_trace():
-        for send in (_datanet, _inference, _openai_door, _trainer, _attribution):
-            for _ in send(house, sent):
+        for send in (_datanet, _inference, _openai_api, _trainer, _attribution):
+            for _ in send(platform, sent):
                 pass
     return sent
 
@@ -66,19 +66,19 @@ def _refused(call: Callable[[], Any]) -> None:
             list(answer)
 
 
-def _datanet(house: House, sent: dict[str, str]) -> Iterator[None]:
-    owner = house.token("olga", "curator")
+def _datanet(platform: AllServices, sent: dict[str, str]) -> Iterator[None]:
+    owner = platform.token("olga", "curator")
     record = {"text": f"Write to {sent['e-mail']} about the processes that the group lists on this host."}
     metadata = (
         ("x-debug", sent["metadata"]),
-        ("authorization", f"Bearer {house.token('alice', 'contributor')}"),
+        ("authorization", f"Bearer {platform.token('alice', 'contributor')}"),
     )
     contributor = f"{DATANET}/contributors/alice"
     messages = [
         datanet_pb2.ContributeRequest(contributor=contributor, content=json.dumps(record).encode()),
         datanet_pb2.ContributeRequest(content=sent["malformed"].encode()),
     ]
-    with house.channel("datanet") as over:
+    with platform.channel("datanet") as over:
         answers = list(DatanetServiceStub(over).Contribute(iter(messages), metadata=metadata, timeout=60))
         assert [answer.rule for answer in answers] == ["personal_data", "not_json"]
         yield
@@ -87,7 +87,7 @@ def _datanet(house: House, sent: dict[str, str]) -> Iterator[None]:
             headers = (("authorization", f"Bearer {token}"),)
             _refused(lambda h=headers: raw(sent["malformed"].encode(), metadata=h, timeout=60))
         yield
-    with house.channel("datanet", owner) as over:
+    with platform.channel("datanet", owner) as over:
         stub: Any = DatanetServiceStub(over)
         name = f"datanets/{sent['path']}"
         _refused(lambda: stub.GetDatanet(datanet_pb2.GetDatanetRequest(name=name), timeout=60))
@@ -111,8 +111,10 @@ def _datanet(house: House, sent: dict[str, str]) -> Iterator[None]:
         )
         _refused(lambda: stub.ReviewRecord(review, timeout=60))
     yield
-    stranger = house.token(sent["principal"], "curator", "contributor")  # let in, and then nobody's owner
-    with house.channel("datanet", stranger) as over:
+    stranger = platform.token(
+        sent["principal"], "curator", "contributor"
+    )  # authenticated, but the owner of nothing
+    with platform.channel("datanet", stranger) as over:
         stub = DatanetServiceStub(over)
         _refused(
             lambda: stub.ListRecords(
@@ -124,8 +126,8 @@ def _datanet(house: House, sent: dict[str, str]) -> Iterator[None]:
     yield
 
 
-def _inference(house: House, sent: dict[str, str]) -> Iterator[None]:
-    with house.channel("inference", house.token(sent["principal"], "user")) as over:
+def _inference(platform: AllServices, sent: dict[str, str]) -> Iterator[None]:
+    with platform.channel("inference", platform.token(sent["principal"], "user")) as over:
         stub: Any = InferenceServiceStub(over)
         for model, tokens in (("baseModels/tiny", 4), ("models/none", 4), ("baseModels/tiny", 4096)):
             sampling = inference_pb2.SamplingParameters(max_output_tokens=tokens, stop=[sent["stop string"]])
@@ -138,9 +140,9 @@ def _inference(house: House, sent: dict[str, str]) -> Iterator[None]:
     yield
 
 
-def _openai_door(house: House, sent: dict[str, str]) -> Iterator[None]:
-    url = f"http://{house.services['inference'].http}"
-    token = house.token(sent["principal"], "user")
+def _openai_api(platform: AllServices, sent: dict[str, str]) -> Iterator[None]:
+    url = f"http://{platform.services['inference'].http}"
+    token = platform.token(sent["principal"], "user")
     with httpx.Client(base_url=url, timeout=60) as client:
         good = {
             "authorization": f"Bearer {token}",
@@ -149,7 +151,14 @@ def _openai_door(house: House, sent: dict[str, str]) -> Iterator[None]:
         }
         ask = {"model": "baseModels/tiny", "prompt": sent["prompt"], "max_tokens": 2}
         chat = {"model": "baseModels/tiny", "messages": [{"role": "user", "content": sent["prompt"]}]}
-        bodies = (ask, {**ask, "stream": True}, {**ask, sent["malformed"]: 1}, chat, [sent["prompt"]])
+        bodies = (
+            ask,
+            {**ask, "stream": True},
+            {**ask, sent["malformed"]: 1},
+            {**ask, "metadata": {sent["malformed"]: 1}},
+            chat,
+            [sent["prompt"]],
+        )
         for headers in (
             good,
             {"authorization": f"Bearer {sent['malformed']}"},
@@ -167,8 +176,8 @@ def _openai_door(house: House, sent: dict[str, str]) -> Iterator[None]:
     yield
 
 
-def _trainer(house: House, sent: dict[str, str]) -> Iterator[None]:
-    with house.channel("trainer", house.token(sent["principal"], "builder", "approver")) as over:
+def _trainer(platform: AllServices, sent: dict[str, str]) -> Iterator[None]:
+    with platform.channel("trainer", platform.token(sent["principal"], "builder", "approver")) as over:
         stub: Any = TrainerServiceStub(over)
         intent = trainer_pb2.Intent(purpose=sent["description"])
         request = trainer_pb2.CreateTrainingRunRequest(
@@ -187,8 +196,8 @@ def _trainer(house: House, sent: dict[str, str]) -> Iterator[None]:
     yield
 
 
-def _attribution(house: House, sent: dict[str, str]) -> Iterator[None]:
-    with house.channel("attribution", house.token(sent["principal"], "user")) as over:
+def _attribution(platform: AllServices, sent: dict[str, str]) -> Iterator[None]:
+    with platform.channel("attribution", platform.token(sent["principal"], "user")) as over:
         stub: Any = AttributionServiceStub(over)
         request = attribution_pb2.ListAttributionsRequest(
             model_version=sent["path"], page_token=sent["query"]
@@ -197,30 +206,32 @@ def _attribution(house: House, sent: dict[str, str]) -> Iterator[None]:
     yield
 
 
-def written(house: House) -> Iterator[tuple[str, str]]:
+def written(platform: AllServices) -> Iterator[tuple[str, str]]:
     """Everything that the services wrote for operators, and where."""
-    for name, service in house.services.items():
+    for name, service in platform.services.items():
         for line in service.log.read_text().splitlines():
             yield f"log of {name}", line
-    for span in house.collector.spans:
+    for span in platform.collector.spans:
         yield f"span of {span.service}", f"{span.name} {json.dumps(span.attributes, default=str)}"
 
 
-def test_no_canary_is_in_any_log_or_span(house: House, canaries: dict[str, str]) -> None:
-    door = "openledger-inference"
-    assert house.collector.wait(lambda spans: any(span.service == door for span in spans), 60)
+def test_no_canary_is_in_any_log_or_span(platform: AllServices, canaries: dict[str, str]) -> None:
+    service = "openledger-inference"
+    assert platform.collector.wait(lambda spans: any(span.service == service for span in spans), 60)
     found = {
         kind: f"{where}: {text[:600]}"
-        for where, text in written(house)
+        for where, text in written(platform)
         for kind, canary in canaries.items()
         if canary in text
     }
     assert not found, json.dumps(found, indent=1)
 
 
-def test_no_token_and_no_private_key_is_in_any_log_or_span(house: House, canaries: dict[str, str]) -> None:
-    pem = (house.folder / "issuer" / "private.pem").read_text().splitlines()[1]
-    a_tokens_beginning = house.token("anyone", "user")[:16]
+def test_no_token_and_no_private_key_is_in_any_log_or_span(
+    platform: AllServices, canaries: dict[str, str]
+) -> None:
+    pem = (platform.folder / "issuer" / "private.pem").read_text().splitlines()[1]
+    a_tokens_beginning = platform.token("anyone", "user")[:16]
     secrets = {
         "issuer's key": pem,
         "chain key": ANVILS_KEY,
@@ -229,18 +240,20 @@ def test_no_token_and_no_private_key_is_in_any_log_or_span(house: House, canarie
     }
     found = {
         kind: f"{where}: {text[:600]}"
-        for where, text in written(house)
+        for where, text in written(platform)
         for kind, secret in secrets.items()
         if secret.lower() in text.lower()
     }
     assert not found, json.dumps(found, indent=1)
 
 
-def test_the_search_would_find_what_is_there(house: House, canaries: dict[str, str], tmp_path: Path) -> None:
+def test_the_search_would_find_what_is_there(
+    platform: AllServices, canaries: dict[str, str], tmp_path: Path
+) -> None:
     """Each service logs its refusals and its start: a search in empty files would prove nothing."""
-    lines = [text for where, text in written(house) if where.startswith("log")]
-    for service in house.services:
+    lines = [text for where, text in written(platform) if where.startswith("log")]
+    for service in platform.services:
         assert any(f'"service": "{service}"' in line for line in lines)
-    assert sum('"rpc refused"' in line for line in lines) >= 10
+    assert sum('"call refused"' in line for line in lines) >= 10
     assert any('"level": "DEBUG"' in line for line in lines)
-    assert house.collector.wait(lambda spans: len({span.service for span in spans}) >= 4)
+    assert platform.collector.wait(lambda spans: len({span.service for span in spans}) >= 4)

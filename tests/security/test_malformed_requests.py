@@ -1,4 +1,4 @@
-"""Whatever a stranger sends, each real service answers it by a typed error, tells nothing of its inside, and goes on.
+"""Whatever a stranger sends, each real service answers it by a typed error, reveals nothing of its internals, and continues.
 
 `OPENLEDGER_FUZZ_REQUESTS` (10,000 unless set) and `OPENLEDGER_FUZZ_SEED`: `make fuzz` sends 100,000 from a new seed.
 """
@@ -18,9 +18,9 @@ import httpx
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2, status_pb2
-from hostile import CANARY, TRICKS, Generator, Hostile
-from house import House
 
+from openledger_testing.all_services import AllServices
+from openledger_testing.malformed_requests import CANARY, TRICKS, Generator, Hostile
 from servicekit.errors import DOMAIN
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -59,10 +59,10 @@ class Findings:
         self.codes[code.name] += 1
         problem = None if error is None else _problem(call, error)
         if problem:
-            told = f"{problem}: {code.name} {error.details() if error else ''!r}"[:300]
+            outcome = f"{problem}: {code.name} {error.details() if error else ''!r}"[:300]
             data = [message.hex()[:400] for message in call.messages]
             self.wrong.append(
-                f"request {number}, {call.method.full_name} as {call.token}: {told}; bytes {data}"
+                f"request {number}, {call.method.full_name} as {call.token}: {outcome}; bytes {data}"
             )
 
 
@@ -89,13 +89,13 @@ def _problem(call: Hostile, error: Any) -> str | None:
 class Stranger:
     """Sends to one service over a few connections."""
 
-    def __init__(self, house: House, service: str, tokens: dict[str, str]) -> None:
-        address = house.services[service].grpc
+    def __init__(self, platform: AllServices, service: str, tokens: dict[str, str]) -> None:
+        address = platform.services[service].grpc
         # Connections of their own: gRPC would share one among channels to the same address.
         own = [("grpc.use_local_subchannel_pool", 1)]
         self._channels = [grpc.aio.insecure_channel(address, options=own) for _ in range(2)]
         # gRPC's asyncio client calls a stream that its server ends while it writes INTERNAL ("Internal error from Core"),
-        # whatever the server said; the other one tells.
+        # whatever the server said; the synchronous client reports the server's status.
         self._for_streams = grpc.insecure_channel(address, options=own)
         self._tokens = tokens
         self._methods: dict[tuple[int, str], Any] = {}
@@ -138,7 +138,7 @@ class Stranger:
     def _authorization(self, token: str) -> tuple[tuple[str, str], ...]:
         if token == "none":
             return ()
-        given = f"not.a.{CANARY}" if token == "rubbish" else self._tokens[token]
+        given = f"not.a.{CANARY}" if token == "gibberish" else self._tokens[token]
         return (("authorization", f"Bearer {given}"),)
 
 
@@ -164,16 +164,16 @@ async def _ask(begin: Any, call: Hostile, metadata: Metadata) -> None:
         await started
 
 
-async def send_all(house: House, seed: int, requests: int) -> Findings:
-    served = house.served()
+async def send_all(platform: AllServices, seed: int, requests: int) -> Findings:
+    served = platform.served()
     methods = [method for found in served.values() for method in found]
     home = {method.full_name: service for service, found in served.items() for method in found}
     tokens = {
-        "admin": house.token("fuzz-admin", "admin"),
-        "alice": house.token("alice", "contributor"),
-        "user": house.token("fuzz-user", "user"),
+        "admin": platform.token("fuzz-admin", "admin"),
+        "alice": platform.token("alice", "contributor"),
+        "user": platform.token("fuzz-user", "user"),
     }
-    strangers = {service: Stranger(house, service, tokens) for service in served}
+    strangers = {service: Stranger(platform, service, tokens) for service in served}
     generator, findings, numbers = Generator(methods, seed), Findings(), iter(range(requests))
 
     async def work() -> None:
@@ -187,10 +187,10 @@ async def send_all(house: House, seed: int, requests: int) -> Findings:
     return findings
 
 
-def test_malformed_requests_are_answered_by_typed_errors_and_harm_nothing(house: House) -> None:
+def test_malformed_requests_are_answered_by_typed_errors_and_harm_nothing(platform: AllServices) -> None:
     print(f"seed {SEED}, {REQUESTS} requests")
-    processes = {name: service.process.pid for name, service in house.services.items()}
-    findings = asyncio.run(send_all(house, SEED, REQUESTS))
+    processes = {name: service.process.pid for name, service in platform.services.items()}
+    findings = asyncio.run(send_all(platform, SEED, REQUESTS))
     print(dict(findings.codes))
     assert not findings.wrong, f"seed {SEED}: {len(findings.wrong)} wrong answers\n" + "\n".join(
         findings.wrong[:20]
@@ -198,9 +198,9 @@ def test_malformed_requests_are_answered_by_typed_errors_and_harm_nothing(house:
     assert sum(findings.codes.values()) == REQUESTS
     assert findings.codes["INVALID_ARGUMENT"] > REQUESTS / 4
     assert findings.codes["OK"] > 0, "nothing got through: the requests are too wrong to reach the services"
-    assert house.is_healthy()
-    assert processes == {name: service.process.pid for name, service in house.services.items()}
-    for name, service in house.services.items():
+    assert platform.is_healthy()
+    assert processes == {name: service.process.pid for name, service in platform.services.items()}
+    for name, service in platform.services.items():
         failed = [line for line in service.lines if line["message"] == "rpc failed"]
         assert not failed, f"{name}: {json.dumps(failed[0])[:2000]}"
         repeated = [line for line in service.log.read_text().splitlines() if CANARY in line]
@@ -218,11 +218,11 @@ def _body(random_: random.Random) -> bytes:
     return random_.choice((whole, whole, cut, random_.randbytes(60), b"[" * 10_000, b"\xff", b"null"))
 
 
-async def _ask_door(house: House, seed: int, requests: int) -> list[str]:
+async def _ask_http_api(platform: AllServices, seed: int, requests: int) -> list[str]:
     random_ = random.Random(seed)
-    token = house.token("fuzz-user", "user")
+    token = platform.token("fuzz-user", "user")
     wrong = []
-    url = f"http://{house.services['inference'].http}"
+    url = f"http://{platform.services['inference'].http}"
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         for number in range(requests):
             path = random_.choice(("completions", "chat/completions", "models/../x", "models/%00", "é" * 50))
@@ -242,7 +242,7 @@ async def _ask_door(house: House, seed: int, requests: int) -> list[str]:
     return wrong
 
 
-def test_the_http_door_answers_malformed_requests_in_openais_form(house: House) -> None:
-    wrong = asyncio.run(_ask_door(house, SEED, max(200, REQUESTS // 50)))
+def test_the_http_api_answers_malformed_requests_in_openais_form(platform: AllServices) -> None:
+    wrong = asyncio.run(_ask_http_api(platform, SEED, max(200, REQUESTS // 50)))
     assert not wrong, f"seed {SEED}: {len(wrong)} wrong answers\n" + "\n".join(wrong[:20])
-    assert house.is_healthy()
+    assert platform.is_healthy()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,16 +18,14 @@ from jwt.algorithms import RSAAlgorithm
 from openledger.datanet.v1 import datanet_pb2 as pb
 from openledger.datanet.v1.datanet_pb2_grpc import DatanetServiceStub
 
-from datanet.__main__ import build
+from datanet.service import build
 from datanet.settings import DatanetSettings
-from servicekit.client import sync_channel
-from servicekit.errors import DomainError, from_rpc_error
+from openledger_client.channels import sync_channel
+from openledger_client.errors import OpenLedgerError, from_rpc_error
+from openledger_testing.oidc_issuer import Issuer, new_key
+from servicekit.errors import StartupError
 from servicekit.server import Service
-from servicekit.testing import running
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from oidc_issuer import Issuer, new_key
+from servicekit.testing.services import running
 
 pytestmark = pytest.mark.server
 
@@ -44,7 +41,7 @@ CLIENTS: dict[str, dict[str, Any]] = {
     "early": {"roles": ["curator"], "claims": {"nbf": COMING, "exp": COMING + 60}},
     "elsewhere": {"roles": ["curator"], "claims": {"aud": "another-platform"}},
     "impostor": {"roles": ["curator"], "claims": {"iss": "https://login.example"}},
-    "nobody": {"roles": ["curator"], "claims": {"sub": None}},
+    "no-subject": {"roles": ["curator"], "claims": {"sub": None}},
 }
 
 
@@ -60,7 +57,7 @@ def issuer(keys: list[dict[str, Any]]) -> Iterator[Issuer]:
 
 
 def started(folder: Path, issuer: Issuer, **more: Any) -> Service:
-    """datanet as in production, but for the transport: all it is told of the issuer is its name."""
+    """datanet as in production, but for the transport: all it knows of the issuer is its name."""
     return build(
         DatanetSettings(state_dir=folder, auth_issuer=issuer.url, insecure_transport=True, grace_s=1, **more)
     )
@@ -75,14 +72,16 @@ def service(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterato
 def create(service: Service, token: str | None, id_: str) -> pb.Datanet:
     field = pb.RecordSchema.Field(name="text", required=True)
     schema = pb.RecordSchema(fields=[field], prompt_template="{text}", completion_template="{text}")
-    request = pb.CreateDatanetRequest(datanet_id=id_, datanet=pb.Datanet(licence="CC0-1.0", schema=schema))
+    policy = pb.QualityPolicy(contamination_check=pb.CONTAMINATION_CHECK_OFF)
+    content = pb.Datanet(licence="CC0-1.0", schema=schema, policy=policy)
+    request = pb.CreateDatanetRequest(datanet_id=id_, datanet=content)
     assert service.address is not None
     with sync_channel(service.address.grpc, token) as over:
         made: pb.Datanet = DatanetServiceStub(over).CreateDatanet(request, timeout=30)
         return made
 
 
-def refusal(service: Service, token: str | None) -> DomainError:
+def refusal(service: Service, token: str | None) -> OpenLedgerError:
     with pytest.raises(grpc.RpcError) as refused:
         create(service, token, "never-made")
     return from_rpc_error(refused.value)
@@ -97,15 +96,34 @@ def test_a_token_of_the_issuer_lets_its_client_do_what_its_roles_permit(
     assert refusal(service, None).reason == "TOKEN_MISSING"
 
 
-@pytest.mark.parametrize("client", ["text", "object"])
-def test_roles_are_read_in_the_forms_that_providers_give_them(
+def test_roles_may_be_one_text(service: Service, issuer: Issuer) -> None:
+    assert create(service, issuer.token("text"), "of-text").owner == "text"
+
+
+@pytest.mark.parametrize("client", ["number", "object"])
+def test_a_form_that_the_settings_do_not_name_grants_nothing(
     service: Service, issuer: Issuer, client: str
 ) -> None:
-    assert create(service, issuer.token(client), f"of-{client}").owner == client
+    refused = refusal(service, issuer.token(client))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_ROLES")
 
 
-def test_a_form_that_is_not_understood_grants_nothing(service: Service, issuer: Issuer) -> None:
-    assert refusal(service, issuer.token("number")).code is grpc.StatusCode.PERMISSION_DENIED
+def test_zitadels_object_is_read_where_the_settings_name_it(tmp_path: Path, issuer: Issuer) -> None:
+    with running(started(tmp_path, issuer, auth_roles_shape="zitadel")) as made:
+        assert create(made, issuer.token("object"), "of-object").owner == "object"
+        assert refusal(made, issuer.token("ann")).reason == "TOKEN_ROLES"
+
+
+def test_the_same_subject_of_another_issuer_inherits_no_rights(tmp_path: Path, issuer: Issuer) -> None:
+    with running(started(tmp_path, issuer)) as made:
+        assert create(made, issuer.token("ann"), "of-ann").owner == "ann"
+    with Issuer([new_key("other")], CLIENTS) as other:
+        with pytest.raises(StartupError, match=f"belong to subjects of the issuer '{issuer.url}'"):
+            started(tmp_path, other)
+        with running(started(tmp_path, other, auth_issuer_replaces=issuer.url)) as made:
+            assert create(made, other.token("ann"), "also-of-ann").owner == "ann"
+    with pytest.raises(StartupError, match="AUTH_ISSUER_REPLACES"):
+        started(tmp_path, issuer)
 
 
 def test_oauth_scopes_can_be_the_roles(tmp_path: Path, issuer: Issuer) -> None:
@@ -121,7 +139,7 @@ def test_oauth_scopes_can_be_the_roles(tmp_path: Path, issuer: Issuer) -> None:
         ("early", "TOKEN_NOT_YET_VALID"),
         ("elsewhere", "TOKEN_AUDIENCE"),
         ("impostor", "TOKEN_ISSUER"),
-        ("nobody", "TOKEN_INCOMPLETE"),
+        ("no-subject", "TOKEN_INCOMPLETE"),
     ],
 )
 def test_a_token_that_its_issuer_signed_with_a_wrong_claim_is_refused(
@@ -246,7 +264,7 @@ def test_after_a_rotation_new_tokens_work_and_those_of_the_withdrawn_key_stop(tm
             assert _is_let_in(service, new)
 
 
-def test_an_issuer_that_is_away_shuts_nobody_out_who_was_let_in(tmp_path: Path) -> None:
+def test_an_unreachable_issuer_locks_out_no_caller_that_was_admitted(tmp_path: Path) -> None:
     with Issuer([new_key("first")], CLIENTS) as issuer:
         service = started(tmp_path, issuer, auth_keys_max_age_s=0.01)
         with running(service):

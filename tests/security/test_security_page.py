@@ -18,7 +18,11 @@ REPEATABLE_BY_NATURE = {
     "Contribute",
     "WithdrawRecord",
     "CancelTrainingRun",
+    "CancelSealOperation",
     "ApprovePromotionOverride",
+    "RefusePromotionOverride",
+    "ApproveGatePolicy",
+    "RefuseGatePolicy",
     "AssessTrainingSpec",  # changes nothing
 }
 

@@ -2,6 +2,9 @@
 
 Every check recomputes: digests from bytes, the snapshot's root from its records, the report's statistics from per-item
 outcomes, the leaf from its fields, the split of the fee. What the chain says is asked of the chain.
+
+A bundle names the contracts itself, and whoever forges a bundle can deploy contracts that agree with it. So the contracts are
+verified only by addresses that the verifier has from elsewhere.
 """
 
 from __future__ import annotations
@@ -13,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from evalstats.outcomes import InvalidOutcomes
+from evalstats.policy import GatePolicy
 from evalstats.report import InvalidReport
-from evalstats.verification import check_report
+from evalstats.verification import check_policy, check_report
 from identity import evm_merkle, snapshot
-from identity.digest import canonical_json, digest_to_bytes, sha256_bytes
+from identity.digest import canonical_json, digest_json, digest_to_bytes, sha256_bytes
+from identity.folding import distinct_people
 from identity.leaf import AttributionLeaf, InvalidLeaf, RewardLeaf, name_hash
 from openledger_cli.bundle import layout
 from openledger_cli.chain import DISTRIBUTOR_ABI, LEDGER_ABI, REGISTRY_ABI, Chain
-from servicekit.errors import DomainError
+from openledger_client.errors import OpenLedgerError
 
 
 class Broken(Exception):
@@ -34,6 +39,21 @@ class Finding:
     check: str
     passed: bool
     detail: str
+    unchecked: str = ""
+    """What the check could not look at, and why; "" when it was complete."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contracts:
+    """The platform's contracts as the verifier knows them; "" for one that it does not know."""
+
+    registry: str = ""
+    ledger: str = ""
+    distributor: str = ""
+
+
+Checked = str | tuple[str, str]
+"""What was found; and what was not checked, if anything."""
 
 
 @dataclass
@@ -68,13 +88,15 @@ class Bundle:
         return found
 
 
-def check_bundle(folder: Path, chain: Chain) -> Iterator[Finding]:
+def check_bundle(folder: Path, chain: Chain, known: Contracts = Contracts()) -> Iterator[Finding]:
     """Runs every check in order and yields its outcome; a check that cannot run because another failed says so."""
     bundle = Bundle(folder)
     yield _run("files", lambda: _files(bundle))
-    checks: list[tuple[str, Callable[[], str]]] = [
+    checks: list[tuple[str, Callable[[], Checked]]] = [
+        ("contracts", lambda: _contracts(bundle, known)),
         ("snapshot root", lambda: _snapshot(bundle, chain)),
         ("evaluation report", lambda: _report(bundle, chain)),
+        ("gate policy", lambda: _policy(bundle)),
         ("attribution record", lambda: _attribution(bundle)),
         ("inclusion on chain", lambda: _inclusion(bundle, chain)),
         ("fee split", lambda: _split(bundle)),
@@ -84,14 +106,15 @@ def check_bundle(folder: Path, chain: Chain) -> Iterator[Finding]:
         yield _run(name, check)
 
 
-def _run(name: str, check: Callable[[], str]) -> Finding:
+def _run(name: str, check: Callable[[], Checked]) -> Finding:
     try:
-        return Finding(name, True, check())
+        found = check()
+        return Finding(name, True, *((found,) if isinstance(found, str) else found))
     except Broken as error:
         return Finding(name, False, str(error))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         return Finding(name, False, f"a field is missing or has the wrong type: {error}")
-    except (ValueError, InvalidLeaf, InvalidReport, InvalidOutcomes, DomainError) as error:
+    except (ValueError, InvalidLeaf, InvalidReport, InvalidOutcomes, OpenLedgerError) as error:
         return Finding(name, False, str(error))
 
 
@@ -121,7 +144,29 @@ def _files(bundle: Bundle) -> str:
     return f"{len(layout.FILES)} files, every digest right"
 
 
-def _snapshot(bundle: Bundle, chain: Chain) -> str:
+def _contracts(bundle: Bundle, known: Contracts) -> Checked:
+    named = {
+        "registry": bundle.index["registry_address"],
+        "ledger": bundle.parsed[layout.INCLUSION]["leaf"]["ledger_address"],
+        "distributor": bundle.parsed[layout.REWARD]["distributor_address"],
+    }
+    unknown = []
+    for contract, address in named.items():
+        expected = getattr(known, contract)
+        if not expected:
+            unknown.append(f"{contract} {address}")
+            continue
+        _require(
+            address.lower() == expected.lower(),
+            f"{contract}: the bundle names {address}, expected {expected}",
+        )
+    agree = f"{len(named) - len(unknown)} of {len(named)} addresses are the expected ones"
+    if not unknown:
+        return agree
+    return agree, f"only the bundle names {', '.join(unknown)}: compare with addresses from another source"
+
+
+def _snapshot(bundle: Bundle, chain: Chain) -> Checked:
     manifest, version = bundle.parsed[layout.MANIFEST], bundle.parsed[layout.VERSION]
     records = bundle.raw[layout.RECORDS]
     root = snapshot.root(records)
@@ -144,7 +189,11 @@ def _snapshot(bundle: Bundle, chain: Chain) -> str:
         on_chain == digest_to_bytes(root),
         f"{trained['snapshot']}: the registry holds 0x{on_chain.hex()}, the records' root is {root}",
     )
-    return f"{trained['snapshot']}: {count:,} records give {root}, as registered on chain"
+    found = f"{trained['snapshot']}: {count:,} records give {root}, as registered on chain"
+    others = [each["snapshot"] for each in version["snapshots"][1:]]
+    if not others:
+        return found
+    return found, f"the records of {', '.join(others)}: a bundle holds those of one snapshot"
 
 
 def _report(bundle: Bundle, chain: Chain) -> str:
@@ -176,6 +225,62 @@ def _report(bundle: Bundle, chain: Chain) -> str:
     return f"{digest}: {len(report['suites'])} suites recomputed from their items, as registered on chain"
 
 
+def _policy(bundle: Bundle) -> str:
+    """The model met its gate policy, or several people are recorded to have decided against it."""
+    report, version = bundle.parsed[layout.REPORT], bundle.parsed[layout.VERSION]
+    digest, of_report = sha256_bytes(bundle.raw[layout.POLICY]), sha256_bytes(bundle.raw[layout.REPORT])
+    _require(
+        report.get("policy_digest") == digest,
+        f"{layout.POLICY}: digest {digest}, {layout.REPORT} names {report.get('policy_digest')}",
+    )
+    _require(
+        version["policy_digest"] == digest or version["report_digest"] != of_report,
+        f"{layout.POLICY}: digest {digest}, {layout.VERSION} names {version['policy_digest'] or 'none'}",
+    )
+    policy = GatePolicy.from_json(bundle.parsed[layout.POLICY])
+    unmet = check_policy(report, policy)
+    unmet += [
+        f"report {failed['report_digest']} failed, and no override lifts it"
+        for failed in version["failed_reports"]
+        if not failed["override"]
+    ]
+    entry = _promotion(bundle, version["name"], of_report)
+    people = distinct_people(entry["people"])
+    if not unmet and entry["kind"] == "passed":
+        return f"{digest}: met, every suite of {len(policy.suites)} passed; promoted by {', '.join(people)}"
+    unmet = unmet or ["it was not promoted by its gate"]
+    _require(
+        entry["kind"] == "overridden" and (entry["report"], entry["policy"]) == (of_report, digest),
+        f"{version['name']} broke its gate policy {digest}: {'; '.join(unmet)}",
+    )
+    _require(
+        len(people) >= policy.people.override,
+        f"{version['name']} broke its gate policy {digest}, and {', '.join(people)} alone overrode it, where "
+        f"{policy.people.override} people are needed: {'; '.join(unmet)}",
+    )
+    return f"{digest}: NOT MET ({'; '.join(unmet)}), and overridden by {', '.join(people)}: {entry['reason']}"
+
+
+def _promotion(bundle: Bundle, version: str, report: str) -> dict[str, Any]:
+    """Returns the entry by which the version was promoted: the last one that rests on this report, else its last one.
+
+    Raises Broken where the history is no chain of hashes, or does not have the version.
+    """
+    previous, found = "", None
+    for number, entry in enumerate(bundle.parsed[layout.PROMOTIONS], start=1):
+        _require(
+            (entry["number"], entry["previous"]) == (number, previous),
+            f"{layout.PROMOTIONS}: entry {number} is {entry['number']} and follows {entry['previous'] or 'nothing'}",
+        )
+        previous = digest_json(entry)
+        # A rollback rests on the promotion that it goes back to.
+        if entry["version"] == version and entry["kind"] != "rolled_back":
+            found = found if found and found["report"] == report != entry["report"] else entry
+    _require(found is not None, f"{layout.PROMOTIONS}: {version} was never promoted")
+    assert found is not None
+    return dict(found)
+
+
 def _attribution(bundle: Bundle) -> str:
     record, version = bundle.parsed[layout.ATTRIBUTION], bundle.parsed[layout.VERSION]
     leaf = bundle.parsed[layout.INCLUSION]["leaf"]
@@ -193,7 +298,9 @@ def _attribution(bundle: Bundle) -> str:
         record["model"]["version_digest"] == version["digest"],
         f"{layout.ATTRIBUTION}: by another model version",
     )
-    return f"{digest}: {len(record['shares'])} shares and {record['unattributed_ppm']:,} ppm not attributable add up"
+    return (
+        f"{digest}: {len(record['shares'])} shares and {record['unattributed_ppm']:,} ppm unattributed add up"
+    )
 
 
 def _inclusion(bundle: Bundle, chain: Chain) -> str:
@@ -250,7 +357,7 @@ def _split(bundle: Bundle) -> str:
         paid + int(money["dust"]) == int(money["fee"]),
         f"{layout.SETTLEMENT}: payouts {paid} and dust {money['dust']} are not the fee {money['fee']}",
     )
-    # The contributors' part goes pro rata to the shares: nobody's part is further than one base unit from it.
+    # The contributors' part goes pro rata to the shares: no part differs by more than one base unit from it.
     shares = {share["contributor"]: share["ppm"] for share in record["shares"] if share["ppm"]}
     parts = {
         part["beneficiary"]: int(part["amount"]) for part in money["payouts"] if part["kind"] == "contributor"

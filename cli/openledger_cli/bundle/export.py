@@ -1,24 +1,27 @@
-"""Collects a bundle from the services' public doors."""
+"""Collects a bundle from the services' public APIs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
 from pathlib import Path
+from typing import Any
 
 from openledger.attribution.v1 import attribution_pb2
-from openledger.common.v1.object_pb2 import ObjectChunk
 from openledger.datanet.v1 import datanet_pb2
 from openledger.settlement.v1 import settlement_pb2
 from openledger.trainer.v1 import trainer_pb2
 
 from identity.digest import canonical_json, sha256_bytes
+from identity.names import ModelName, ModelVersionName
 from openledger_cli.bundle import layout
-from openledger_cli.connection import Connections
 from openledger_cli.output import as_dict
-from servicekit.errors import CorruptObject, FailedPrecondition
+from openledger_client import Client
+from openledger_client.downloads import Download
+from openledger_client.errors import FailedPrecondition
+from openledger_client.paging import pages
 
 
-def export_bundle(connections: Connections, inference: str, account: str, folder: Path) -> list[Path]:
+def export_bundle(client: Client, inference: str, account: str, folder: Path) -> list[Path]:
     """Writes the bundle of one answer and of one account's payout into `folder`; returns its files.
 
     Args:
@@ -27,52 +30,47 @@ def export_bundle(connections: Connections, inference: str, account: str, folder
 
     Raises:
         FailedPrecondition: the answer is not by a model version.
-        DomainError: whatever a service answers.
+        OpenLedgerError: whatever a service answers.
     """
-    limit = connections.deadline_s
-    attribution = connections.attribution.GetAttribution(
-        attribution_pb2.GetAttributionRequest(name=inference, wait=True), timeout=limit
+    attribution = client.attribution.GetAttribution(
+        attribution_pb2.GetAttributionRequest(name=inference, wait=True)
     )
     if not attribution.model.adapter_digest:
         raise FailedPrecondition(
-            "NO_MODEL_VERSION", f"{inference} was answered by the base: no data, no report", subject=inference
+            f"{inference} was answered by the base: no data, no report",
+            reason="NO_MODEL_VERSION",
+            subject=inference,
         )
-    version = connections.trainer.GetModelVersion(
-        trainer_pb2.GetModelVersionRequest(name=attribution.model.name), timeout=limit
+    version = client.trainer.GetModelVersion(trainer_pb2.GetModelVersionRequest(name=attribution.model.name))
+    report = client.trainer.GetEvaluationReport(
+        trainer_pb2.GetEvaluationReportRequest(digest=attribution.model.report_digest)
     )
-    report = connections.trainer.GetEvaluationReport(
-        trainer_pb2.GetEvaluationReportRequest(digest=attribution.model.report_digest), timeout=limit
-    )
-    outcomes = download(
-        connections.trainer.DownloadEvaluationOutcomes(
-            trainer_pb2.DownloadEvaluationOutcomesRequest(digest=report.digest)
-        )
-    )
+    outcomes = Download(
+        client.trainer.DownloadEvaluationOutcomes,
+        trainer_pb2.DownloadEvaluationOutcomesRequest(digest=report.digest),
+        digest=report.outcomes_digest,
+    ).read()
     snapshot = version.snapshots[0].snapshot
     parts = [
-        download(
-            connections.datanet.DownloadSnapshot(
-                datanet_pb2.DownloadSnapshotRequest(name=snapshot, part=part)
-            )
-        )
+        Download(
+            client.datanet.DownloadSnapshot, datanet_pb2.DownloadSnapshotRequest(name=snapshot, part=part)
+        ).read()
         for part in (datanet_pb2.SNAPSHOT_PART_MANIFEST, datanet_pb2.SNAPSHOT_PART_RECORDS)
     ]
-    inclusion = connections.settlement.GetInclusionProof(
-        settlement_pb2.GetInclusionProofRequest(inference=inference), timeout=limit
+    inclusion = client.settlement.GetInclusionProof(
+        settlement_pb2.GetInclusionProofRequest(inference=inference)
     )
-    settlement = connections.settlement.GetSettlement(
-        settlement_pb2.GetSettlementRequest(inference=inference), timeout=limit
-    )
-    reward = connections.settlement.GetRewardProof(
-        settlement_pb2.GetRewardProofRequest(address=account), timeout=limit
-    )
-    info = connections.settlement.GetSettlementInfo(settlement_pb2.GetSettlementInfoRequest(), timeout=limit)
+    settlement = client.settlement.GetSettlement(settlement_pb2.GetSettlementRequest(inference=inference))
+    reward = client.settlement.GetRewardProof(settlement_pb2.GetRewardProofRequest(address=account))
+    info = client.settlement.GetSettlementInfo(settlement_pb2.GetSettlementInfoRequest())
     contents = {
         layout.MANIFEST: parts[0],
         layout.RECORDS: parts[1],
         layout.VERSION: canonical_json(as_dict(version)),
         layout.REPORT: report.canonical_json,
         layout.OUTCOMES: outcomes,
+        layout.POLICY: _policy(report.canonical_json),
+        layout.PROMOTIONS: canonical_json(_promotions(client, version.name)),
         layout.ATTRIBUTION: attribution.canonical_json,
         layout.INCLUSION: canonical_json(as_dict(inclusion)),
         layout.SETTLEMENT: canonical_json(as_dict(settlement)),
@@ -93,14 +91,17 @@ def export_bundle(connections: Connections, inference: str, account: str, folder
     return [folder / name for name in contents]
 
 
-def download(chunks: Iterable[ObjectChunk]) -> bytes:
-    """Joins a streamed object and checks its digest. Raises CorruptObject."""
-    pieces: list[bytes] = []
-    digest = ""
-    for chunk in chunks:
-        digest = chunk.digest
-        pieces.append(chunk.data)
-    content = b"".join(pieces)
-    if sha256_bytes(content) != digest:
-        raise CorruptObject(digest, sha256_bytes(content))
-    return content
+def _policy(report: bytes) -> bytes:
+    """Returns the effective gate policy that a report was judged by; null for a report of a release without policies."""
+    return canonical_json(json.loads(report).get("policy"))
+
+
+def _promotions(client: Client, version: str) -> list[dict[str, Any]]:
+    """Returns the entries of the model's promotion history, in order, each as the content whose sha256 is its hash."""
+    model = str(ModelName(ModelVersionName.parse(version).model))
+    found = [
+        json.loads(entry.canonical_json)
+        for page in pages(client.trainer.ListPromotions, trainer_pb2.ListPromotionsRequest(parent=model))
+        for entry in page.promotions
+    ]
+    return found[::-1]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from openledger.attribution.v1 import attribution_pb2 as pb
 
+from openledger_cli import lists
+from openledger_cli.console import say
 from openledger_cli.context import session
-from openledger_cli.output import console, emit, emit_list
-from openledger_cli.paging import every
+from openledger_cli.deferred import Deferred
+from openledger_cli.lazy import group
+from openledger_cli.options import Limit, show_list
+from openledger_cli.output import emit, emit_list, lower_name
 
-app = typer.Typer(help="Which contributions shaped an answer, and how surely.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from openledger.attribution.v1 import attribution_pb2 as pb
+else:
+    pb = Deferred("openledger.attribution.v1.attribution_pb2")
+
+app = group("Which contributions shaped an answer, and how surely.")
 
 
 @app.command()
@@ -19,18 +27,16 @@ def get(
     name: Annotated[str, typer.Argument(help="attributions/ULID or inferences/ULID")], wait: bool = True
 ) -> None:
     """Shows the attribution of one answer."""
-    found = session().connections.attribution.GetAttribution(
-        pb.GetAttributionRequest(name=name, wait=wait), timeout=session().connections.deadline_s
-    )
+    found = session().client.attribution.GetAttribution(pb.GetAttributionRequest(name=name, wait=wait))
     emit(
         found,
         ("attribution", found.name),
         ("state", _state(found)),
         ("record", found.digest),
         ("model", found.model.name),
-        ("report it rests on", found.model.report_digest or "-"),
+        ("evaluation report", found.model.report_digest or "-"),
         ("method", found.method),
-        ("not attributable", f"{percent(found.unattributed_ppm)} {found.unattributed_reason}"),
+        ("unattributed", f"{percent(found.unattributed_ppm)} {found.unattributed_reason}"),
         ("split-half agreement", f"{found.reliability.split_half_agreement:.2f}"),
         ("controls", found.reliability.control_count),
     )
@@ -49,39 +55,44 @@ def get(
     )
     for span in found.spans:
         where = "prompt" if span.in_prompt else "answer"
-        console.print(
-            f"[dim]{where} {span.start}-{span.end}[/dim] {span.text!r} in {span.occurrence_count:,} places"
+        say(
+            (f"{where} {span.start}-{span.end}", "dim"),
+            f" {span.text!r} occurs {span.occurrence_count:,} times",
         )
 
 
 @app.command("list")
-def list_attributions(model_version: str = "", limit: int = 50) -> None:
+def list_attributions(
+    model_version: Annotated[str, typer.Option(help="models/M/versions/N; all by default.")] = "",
+    filter: Annotated[str, lists.ATTRIBUTIONS.filter_option()] = "",
+    order_by: Annotated[str, lists.ATTRIBUTIONS.order_option()] = "",
+    limit: Limit = 50,
+) -> None:
     """Lists attributions, newest first."""
-    stub = session().connections.attribution
-    found = every(
-        lambda token: stub.ListAttributions(
-            pb.ListAttributionsRequest(model_version=model_version, page_token=token)
-        ),
-        "attributions",
-        limit,
-    )
-    emit_list(
-        found,
+    show_list(
+        session().client.attribution.ListAttributions,
+        pb.ListAttributionsRequest(model_version=model_version),
+        lambda page: page.attributions,
         [
             ("attribution", lambda a: a.name),
             ("state", _state),
             ("model", lambda a: a.model.name),
             ("largest share", _largest),
-            ("not attributable", lambda a: percent(a.unattributed_ppm)),
+            ("unattributed", lambda a: percent(a.unattributed_ppm)),
         ],
+        filter=filter,
+        order_by=order_by,
+        limit=limit,
     )
 
 
 @app.command()
-def summary(model_version: str = "") -> None:
-    """Totals by contributor, beside what naive normalisation would have paid."""
-    found = session().connections.attribution.SummarizeAttributions(
-        pb.SummarizeAttributionsRequest(model_version=model_version), timeout=session().connections.deadline_s
+def summary(
+    model_version: Annotated[str, typer.Option(help="models/M/versions/N; all by default.")] = "",
+) -> None:
+    """Totals by contributor, compared with what naive normalisation would have paid."""
+    found = session().client.attribution.SummarizeAttributions(
+        pb.SummarizeAttributionsRequest(model_version=model_version)
     )
     if session().as_json:
         emit(found)
@@ -97,24 +108,25 @@ def summary(model_version: str = "") -> None:
             ("naive", lambda c: percent(c.naive_ppm.value)),
             ("lexical", lambda c: percent(c.lexical_ppm.value)),
         ],
-        title=f"{found.answer_count:,} answers, {found.pending_count:,} waiting",
+        title=f"{found.answer_count:,} answers, {found.pending_count:,} pending",
     )
-    console.print(
-        f"not attributable {percent(found.unattributed_ppm.value)}; control records {percent(found.control_ppm.value)}, "
-        f"naively {percent(found.control_naive_ppm.value)}, posing as a contributor {percent(found.control_check_ppm.value)}"
+    say(
+        f"unattributed {percent(found.unattributed_ppm.value)}; control records {percent(found.control_ppm.value)}, "
+        f"naive {percent(found.control_naive_ppm.value)}, posing as a contributor {percent(found.control_check_ppm.value)}"
     )
 
 
 @app.command()
-def indexes() -> None:
-    """Lists the indexes and how far they are."""
-    stub = session().connections.attribution
-    found = every(
-        lambda token: stub.ListAttributionIndexes(pb.ListAttributionIndexesRequest(page_token=token)),
-        "indexes",
-    )
-    emit_list(
-        found,
+def indexes(
+    filter: Annotated[str, lists.INDEXES.filter_option()] = "",
+    order_by: Annotated[str, lists.INDEXES.order_option()] = "",
+    limit: Limit = 50,
+) -> None:
+    """Lists the indexes and how far they are built."""
+    show_list(
+        session().client.attribution.ListAttributionIndexes,
+        pb.ListAttributionIndexesRequest(),
+        lambda page: page.indexes,
         [
             ("model version", lambda i: i.model_version),
             ("ready", lambda i: i.ready),
@@ -123,6 +135,9 @@ def indexes() -> None:
             ("progress", lambda i: f"{i.progress.done}/{i.progress.total}"),
             ("error", lambda i: i.error or "-"),
         ],
+        filter=filter,
+        order_by=order_by,
+        limit=limit,
     )
 
 
@@ -132,12 +147,10 @@ def percent(ppm: float) -> str:
 
 
 def _state(found: pb.Attribution) -> str:
-    return pb.AttributionState.Name(found.state).removeprefix("ATTRIBUTION_STATE_").lower()
+    return lower_name(pb.AttributionState.Name(found.state), "ATTRIBUTION_STATE_")
 
 
 def _largest(found: pb.Attribution) -> str:
-    return (
-        f"{found.shares[0].contributor.rsplit('/', 1)[-1]} {percent(found.shares[0].ppm)}"
-        if found.shares
-        else "-"
-    )
+    if not found.shares or found.shares[0].ppm == 0:
+        return "-"
+    return f"{found.shares[0].contributor.rsplit('/', 1)[-1]} {percent(found.shares[0].ppm)}"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from openledger_cli.bundle.export import export_bundle
+from openledger_cli.commands.reconcile import NOT_CHECKED
+from openledger_cli.console import say
 from openledger_cli.context import session
-from openledger_cli.output import console
+
+if TYPE_CHECKING:
+    from openledger_cli.bundle.check import Finding
 
 
 def export(
@@ -19,28 +23,52 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("bundle"),
 ) -> None:
     """Writes everything needed to recheck one answer and one payout without the platform."""
-    files = export_bundle(session().connections, inference, account, out)
+    from openledger_cli.bundle.export import export_bundle  # here: `verify` needs no client
+
+    files = export_bundle(session().client, inference, account, out)
+    if session().as_json:
+        print(json.dumps({"folder": str(out), "files": [str(path) for path in files]}))
+        return
     size = sum(path.stat().st_size for path in files)
-    console.print(f"{out}: {len(files)} files, {size / 1024:,.0f} KiB")
+    say(f"{out}: {len(files)} files, {size / 1024:,.0f} KiB")
 
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Folder written by `openledger export`.")],
     rpc: Annotated[str, typer.Option(envvar="OPENLEDGER_RPC", help="The chain's JSON-RPC address.")],
+    registry: Annotated[str, typer.Option(help="The registry's address, from another source.")] = "",
+    ledger: Annotated[str, typer.Option(help="The attribution ledger's address, from another source.")] = "",
+    distributor: Annotated[str, typer.Option(help="The distributor's address, from another source.")] = "",
+    accept_unchecked: Annotated[
+        bool, typer.Option("--accept-unchecked", help="Exit with 0 although something was not checked.")
+    ] = False,
 ) -> None:
-    """Rechecks a bundle with its bytes and an RPC address alone. Exit code 1 when anything is wrong."""
-    # Here, because web3 and scipy would cost every other command two seconds at its start.
-    from openledger_cli.bundle.check import check_bundle
+    """Rechecks a bundle with its bytes and an RPC address, without the platform.
+
+    The bundle names the contracts itself: give their addresses from another source, or they count as not checked.
+
+    Exit code: 0 everything is right, 1 something is wrong, 3 nothing is wrong but something was not checked.
+    """
+    # Here: web3 and scipy cost two seconds to import.
+    from openledger_cli.bundle.check import Contracts, check_bundle
     from openledger_cli.chain import Chain
 
-    findings = list(check_bundle(bundle, Chain(rpc)))
+    known = Contracts(registry=registry, ledger=ledger, distributor=distributor)
+    findings = list(check_bundle(bundle, Chain(rpc), known))
     if session().as_json:
         print(json.dumps([finding.__dict__ for finding in findings], indent=2))
     else:
         for finding in findings:
-            mark = "[green]ok    [/green]" if finding.passed else "[red]FAILED[/red]"
-            console.print(
-                f"{mark} [bold]{finding.check}[/bold]: {finding.detail}", highlight=False, soft_wrap=True
-            )
+            mark = ("ok    ", "green") if finding.passed else ("FAILED", "red")
+            say(mark, " ", (finding.check, "bold"), f": {finding.detail}")
+            if finding.unchecked:
+                say(("NOT CHECKED", "yellow"), " ", (finding.check, "bold"), f": {finding.unchecked}")
+    if code := exit_code(findings, accept_unchecked):
+        raise typer.Exit(code)
+
+
+def exit_code(findings: Sequence[Finding], accept_unchecked: bool) -> int:
+    """Returns 1 when something is wrong, 3 when something was not checked and that is not accepted, otherwise 0."""
     if not all(finding.passed for finding in findings):
-        raise typer.Exit(1)
+        return 1
+    return NOT_CHECKED if any(finding.unchecked for finding in findings) and not accept_unchecked else 0

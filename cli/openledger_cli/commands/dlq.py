@@ -1,4 +1,4 @@
-"""`openledger dlq`: what consumers refused, and how it goes back."""
+"""`openledger dlq`: events that consumers refused, and how they go back to their topics."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import openledger
 import typer
-from google.protobuf.json_format import MessageToDict
-from rich.table import Table
 
+from openledger_cli.console import say
 from openledger_cli.context import session
-from openledger_cli.dead_letters import DeadLetterDesk, dead_letter_topics, event_log_url, opened
-from openledger_cli.output import console
-from servicekit.errors import InvalidArgument
-from servicekit.eventlog import EventLog
-from servicekit.events import InvalidEvent, UnknownEventType, from_record
-from servicekit.replay import DeadLetter
+from openledger_cli.deferred import Deferred
+from openledger_cli.lazy import group
+from openledger_cli.output import emit_rows, emit_table
+
+if TYPE_CHECKING:
+    from openledger_client import errors
+    from servicekit.delivery.redrive import DeadLetter
+    from servicekit.eventlog import EventLog
+else:
+    errors = Deferred("openledger_client.errors")
 
 _SHOWN_BYTES = 64
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Events that a consumer refused: lists, shows and replays them.\n\n"
-    "A tool for operators: it reads and writes the event log itself, with the rights of whoever runs it, and asks no"
-    " service. The log is --event-log or OPENLEDGER_EVENT_LOG; else the one `openledger up` last used in --state-dir.",
+app = group(
+    "Events that a consumer refused: lists, shows and redrives them.\n\n"
+    "For operators: reads and writes the event log directly, with the rights of the user who runs it. No service needs to"
+    " run. The log is --event-log or OPENLEDGER_EVENT_LOG; else the one `openledger up` last used in --state-dir.",
 )
 
 EventLogOption = Annotated[
@@ -51,21 +52,26 @@ def list_letters(
     topic: Annotated[str, typer.Argument(help="Only of this topic; default is all.")] = "",
     start: Annotated[int, typer.Option("--from", min=0, help="Begin at this offset (needs a topic).")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="Show at most this many of a topic.")] = 50,
-    waiting: Annotated[bool, typer.Option("--waiting", help="Only those that were not replayed.")] = False,
+    waiting: Annotated[bool, typer.Option("--waiting", help="Only those that were not redriven.")] = False,
     event_log: EventLogOption = "",
 ) -> None:
-    """Lists dead letters: reason, who refused them, where they stood. Exit code 0 also when there are none."""
+    """Lists dead letters: reason, the group that refused them, their position. Exit code 0 also when there are none."""
+    from openledger_ops.dead_letters import DeadLetters
+    from servicekit.eventlog import topics
+
     if start and not topic:
-        raise InvalidArgument("--from", "needs_topic", "an offset is of one topic: name the topic too", start)
-    names = [topic] if topic else [each.name for each in dead_letter_topics()]
+        raise errors.InvalidArgument.of(
+            "--from", "needs_topic", "an offset belongs to one topic: name the topic too", start
+        )
+    names = [topic] if topic else [each.name for each in topics.ALL]
     found: list[DeadLetter] = []
     more: list[str] = []
     with _log(event_log) as log:
         for name in names:
             all_ = [
                 letter
-                for letter in DeadLetterDesk(log, name).letters()
-                if letter.record.offset >= start and not (waiting and letter.replays)
+                for letter in DeadLetters(log, name).letters()
+                if letter.record.offset >= start and not (waiting and letter.redrives)
             ]
             found += all_[:limit]
             if len(all_) > limit:
@@ -75,7 +81,7 @@ def list_letters(
         return
     _show_table(found)
     for command in more:
-        console.print(f"more: {command}", highlight=False)
+        say(f"more: {command}")
 
 
 @app.command()
@@ -84,69 +90,76 @@ def show(
     offset: Annotated[int, typer.Argument(min=0, help="Its offset in the dead-letter topic.")],
     event_log: EventLogOption = "",
 ) -> None:
-    """Shows one dead letter whole: why it was refused, its headers, its event decoded."""
+    """Shows one dead letter in full: why it was refused, its headers, its event decoded."""
+    from openledger_ops.dead_letters import DeadLetters
+
     with _log(event_log) as log:
-        letter = DeadLetterDesk(log, topic).letter(offset)
+        letter = DeadLetters(log, topic).letter(offset)
     shown = _summary(letter) | {"headers": _headers(letter), **_content(letter)}
     if session().as_json:
         print(json.dumps(shown, indent=2, ensure_ascii=False))
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in shown.items():
-        told = (
-            json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    emit_rows(
+        *(
+            (
+                name,
+                json.dumps(value, indent=2, ensure_ascii=False)
+                if isinstance(value, dict | list)
+                else str(value),
+            )
+            for name, value in shown.items()
         )
-        table.add_row(name, told)
-    console.print(table, markup=False)
+    )
 
 
 @app.command()
-def replay(
+def redrive(
     topic: TopicArgument,
     offsets: Annotated[
         list[int], typer.Argument(help="Offsets in the dead-letter topic.", show_default=False)
     ] = [],
-    all_: Annotated[bool, typer.Option("--all", help="Every letter that was not replayed yet.")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Every letter that was not redriven yet.")] = False,
     reason: Annotated[str, typer.Option(help="With --all: only those refused for this reason.")] = "",
-    again: Annotated[bool, typer.Option("--again", help="Also what was replayed before.")] = False,
-    by: Annotated[str, typer.Option(help="Who replays; default is the user of this machine.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Also letters that were redriven before.")] = False,
+    by: Annotated[str, typer.Option(help="Who redrives them; default is the user of this machine.")] = "",
     event_log: EventLogOption = "",
 ) -> None:
     """Sends dead letters back to the topic they came from, with the headers and the ce_id they had.
 
-    Only the group that refused a letter handles it then; its inbox makes it effective once. It is handled after what
-    came later for its key. What was replayed is noted beside the letters, so a second replay is refused unless --again.
+    Only the group that refused a letter handles it then; its inbox makes it effective once. It is handled after later
+    events of its key. What was redriven is recorded next to the letters, so a second time is refused unless --again.
     """
+    from openledger_ops.dead_letters import DeadLetters
+
     if bool(offsets) == all_:
-        raise InvalidArgument(
-            "offsets", "one_of", "name the offsets to replay, or ask for --all", offsets or "none"
+        raise errors.InvalidArgument.of(
+            "offsets", "one_of", "name the offsets to redrive, or give --all", offsets or "none"
         )
     if reason and not all_:
-        raise InvalidArgument("--reason", "needs_all", "--reason chooses among --all", reason)
+        raise errors.InvalidArgument.of("--reason", "needs_all", "--reason selects among --all", reason)
     with _log(event_log) as log:
-        desk = DeadLetterDesk(log, topic)
+        letters = DeadLetters(log, topic)
         chosen = (
-            [one for one in desk.letters() if (again or not one.replays) and reason in ("", one.reason)]
+            [one for one in letters.letters() if (again or not one.redrives) and reason in ("", one.reason)]
             if all_
-            else [desk.letter(offset) for offset in offsets]
+            else [letters.letter(offset) for offset in offsets]
         )
         for letter in chosen:
-            desk.replay(letter, by or getpass.getuser(), again)
+            letters.redrive(letter, by or getpass.getuser(), again)
             if not session().as_json:
-                console.print(
-                    f"replayed {letter.event_id} to {letter.topic} for {letter.group}", highlight=False
-                )
+                say(f"redriven {letter.event_id} to {letter.topic} for {letter.group}")
     if session().as_json:
         print(json.dumps([_summary(letter) for letter in chosen], indent=2, ensure_ascii=False))
     elif not chosen:
-        console.print("nothing to replay")
+        say("nothing to redrive")
 
 
 @contextmanager
 def _log(given: str) -> Iterator[EventLog]:
-    with opened(event_log_url(given, session().connections.state_dir.resolve())) as log:
+    from openledger_ops.dead_letters import opened
+    from openledger_ops.state_folder import event_log_url
+
+    with opened(event_log_url(given, session().state_dir.resolve())) as log:
         yield log
 
 
@@ -163,40 +176,46 @@ def _summary(letter: DeadLetter) -> dict[str, Any]:
         "event_id": letter.event_id,
         "event_type": letter.event_type,
         "key": letter.record.key.decode(errors="replace"),
-        "replays": [{"time": each.time, "by": each.by} for each in letter.replays],
+        "redrives": [{"time": each.time, "by": each.by} for each in letter.redrives],
     }
 
 
 def _show_table(letters: list[DeadLetter]) -> None:
     for topic, of_topic in groupby(letters, key=lambda letter: letter.record.topic):
-        table = Table(title=topic, title_justify="left", header_style="bold")
-        for label in ("offset", "reason", "refused by", "stood at", "refused", "replayed"):
-            table.add_column(label, overflow="fold")
-        for one in of_topic:
-            table.add_row(
-                str(one.record.offset),
-                one.reason,
-                one.group,
-                f"{one.partition}/{one.offset}",
-                one.time[:19],
-                one.replays[-1].time[:19] if one.replays else "no",
-            )
-        console.print(table, markup=False)
+        say((topic, "italic"))
+        emit_table(
+            ["offset", "reason", "refused by", "position", "refused", "redriven"],
+            [
+                (
+                    str(one.record.offset),
+                    one.reason,
+                    one.group,
+                    f"{one.partition}/{one.offset}",
+                    one.time[:19],
+                    one.redrives[-1].time[:19] if one.redrives else "no",
+                )
+                for one in of_topic
+            ],
+        )
     if not letters:
-        console.print("no dead letters")
+        say("no dead letters")
 
 
 def _headers(letter: DeadLetter) -> dict[str, str]:
-    return {name: value.decode(errors="replace") for name, value in letter.as_it_came().headers}
+    return {name: value.decode(errors="replace") for name, value in letter.original().headers}
 
 
 def _content(letter: DeadLetter) -> dict[str, Any]:
-    """The event as JSON, or the bytes and why they are none."""
+    """Returns the event as JSON, or its bytes and why they cannot be decoded."""
+    from google.protobuf.json_format import MessageToDict
+
+    from servicekit.eventlog.events import InvalidEvent, UnknownEventType, from_record
+
     if letter.left_out:
-        return {"undecoded": "the value was too large to come along"}
+        return {"undecoded": "the value was too large for the dead letter"}
     _import_event_types()
     try:
-        event = from_record(letter.as_it_came())
+        event = from_record(letter.original())
     except (InvalidEvent, UnknownEventType) as error:
         value = letter.record.value
         return {
@@ -205,11 +224,16 @@ def _content(letter: DeadLetter) -> dict[str, Any]:
             "value_base64": base64.b64encode(value[:_SHOWN_BYTES]).decode()
             + ("..." if len(value) > _SHOWN_BYTES else ""),
         }
-    return {"event": MessageToDict(event.message, preserving_proto_field_name=True)}
+    try:
+        return {"event": MessageToDict(event.message, preserving_proto_field_name=True)}
+    except (ValueError, OverflowError) as error:  # a time in the year 300,000, for example
+        return {"undecoded": f"{event.type} that JSON cannot show: {error}", "text": str(event.message)}
 
 
 def _import_event_types() -> None:
-    """An event's type is known once the generated module that declares it is imported."""
+    """Imports every generated module: an event's type is known once its module is imported."""
+    import openledger
+
     for module in pkgutil.walk_packages(openledger.__path__, "openledger."):
         if module.name.endswith("_pb2"):
             importlib.import_module(module.name)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
+from openledger_cli.console import say
 from openledger_cli.context import session
-from openledger_cli.doctor.examination import Examination
-from openledger_cli.doctor.finding import EXIT_CODES, Finding, worst
-from openledger_cli.output import console
+
+if TYPE_CHECKING:
+    from openledger_ops.doctor.finding import Finding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -26,13 +25,17 @@ def doctor(
         str,
         typer.Option(envvar="OPENLEDGER_TRAINER_RAY_ADDRESS", help="Ray's job server.", show_default=False),
     ] = "",
-    everything: Annotated[bool, typer.Option("--all", help="Show what is well too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show checks that passed, too.")] = False,
 ) -> None:
-    """Looks at the whole platform through its public doors and says what to do.
+    """Checks the whole platform by its public endpoints and says what to do.
 
-    Exit code: 0 all is well, 1 something does not work, 2 it works and something should be looked at.
+    Exit code: 0 all is well, 1 something does not work, 2 it works but something needs attention.
     """
-    findings = Examination(session().connections, rpc, ray_address).findings()
+    from openledger_ops.doctor.examination import Examination
+    from openledger_ops.doctor.finding import EXIT_CODES, worst
+
+    with session().client as calls:
+        findings = Examination(client=calls, rpc=rpc, ray_address=ray_address).findings()
     level = worst(findings)
     if session().as_json:
         print(json.dumps({"status": level, "findings": [asdict(finding) for finding in findings]}, indent=2))
@@ -42,18 +45,17 @@ def doctor(
 
 
 def _show(findings: list[Finding], everything: bool) -> None:
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    for label in ("", "what", "looked at", "seen, and what to do"):
-        table.add_column(label, overflow="fold")
     for finding in findings:
-        if everything or finding.level != "ok":
-            colour = _COLOURS[finding.level]
-            shown = f"[{colour}]{finding.level}[/{colour}]"
-            seen = escape(finding.detail) + (
-                f"\n[dim]{escape(finding.remedy)}[/dim]" if finding.remedy else ""
-            )
-            table.add_row(shown, finding.about, finding.check, seen)
-    if table.row_count:
-        console.print(table)
-    well = sum(finding.level == "ok" for finding in findings)
-    console.print(f"{well} of {len(findings)} things looked at are well", highlight=False)
+        if not everything and finding.level == "ok":
+            continue
+        colour = _COLOURS[finding.level]
+        say(
+            (f"{finding.level:7}", colour),
+            " ",
+            (finding.about, "bold"),
+            f" {finding.check}: {finding.detail}",
+        )
+        if finding.remedy:
+            say((f"        {finding.remedy}", "dim"))
+    passed = sum(finding.level == "ok" for finding in findings)
+    say(f"{passed} of {len(findings)} checks passed")

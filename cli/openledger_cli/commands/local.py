@@ -9,23 +9,22 @@ from typing import Annotated
 
 import typer
 
-from openledger_cli.connection import SERVICES, tls_of_environment
+from openledger_cli.console import say
 from openledger_cli.context import session
-from openledger_cli.output import console
-from openledger_cli.up.health import serving
-from openledger_cli.up.logview import LogView
-from openledger_cli.up.plan import Plan
-from openledger_cli.up.ports import choose_ports
-from openledger_cli.up.prepare import prepare
-from openledger_cli.up.supervise import Supervisor, readiness_line
-from servicekit.auth import DevelopmentIssuer
 
 
 def up(
     base_model: Annotated[
-        str, typer.Option(help="smollm2-135m-instruct, or tiny: random weights, for tests.")
-    ] = "smollm2-135m-instruct",
-    port_base: Annotated[int, typer.Option(help="First of 13 ports; 0 picks free ones.")] = 7400,
+        str,
+        typer.Option(
+            help="smollm2-135m-instruct, or tiny: random weights, for tests. Default is the one that last ran in "
+            "--state-dir, else smollm2-135m-instruct.",
+            show_default=False,
+        ),
+    ] = "",
+    port_base: Annotated[
+        int, typer.Option(help="First of the ports, one for each endpoint; 0 picks free ones.")
+    ] = 7400,
     event_log: Annotated[str, typer.Option(help="kafka://host:port instead of the embedded log.")] = "",
     quiet: Annotated[bool, typer.Option(help="Show warnings and errors only.")] = False,
     setting: Annotated[
@@ -34,40 +33,59 @@ def up(
     ] = [],
 ) -> None:
     """Runs the whole platform on this machine until Ctrl-C: services, Ray, an EVM, the development issuer."""
-    state = session().connections.state_dir.resolve()
+    from openledger_ops.event_log import check_url
+    from openledger_ops.state_folder import base_model as base_model_of
+    from openledger_ops.up.log_view import LogView
+    from openledger_ops.up.plan import Plan
+    from openledger_ops.up.ports import choose_ports
+    from openledger_ops.up.prepare import prepare
+    from openledger_ops.up.supervise import Supervisor, readiness_line
+    from servicekit import private
+    from servicekit.auth import DevelopmentIssuer
+
+    if event_log:
+        check_url(event_log)  # before minutes of preparation
+    private.protect_process()
+    state = session().state_dir.resolve()
+    tightened = private.tighten(state)
     DevelopmentIssuer(state).ensure_keys()
     plan = Plan(
-        state,
-        choose_ports(port_base),
-        base_model,
-        event_log,
-        state / "chain" / "anvil.json",
-        _settings(setting),
+        state_dir=state,
+        ports=choose_ports(port_base),
+        base_model=base_model_of(base_model, state),
+        event_log=event_log,
+        chain_state=state / "chain" / "anvil.json",
+        environment=_settings(setting),
     )
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stopping.set())
     view = LogView(session().as_json, quiet)
+    if tightened:
+        view.show(json.dumps({"service": "up", "level": "WARNING", "message": tightened}))
     prepare(plan, lambda message: view.show(json.dumps({"service": "up", "message": message})))
-    raise typer.Exit(Supervisor(plan, view, stopping).run(lambda: print(readiness_line(plan), flush=True)))
+    supervisor = Supervisor(plan=plan, view=view, stopping=stopping)
+    raise typer.Exit(supervisor.run(lambda: print(readiness_line(plan), flush=True)))
 
 
 def status() -> None:
-    """Says which services answer. Exit code 1 when one does not."""
-    down = False
-    for service in SERVICES:
+    """Shows which services answer. Exit code 1 when one does not."""
+    from openledger_client import services
+    from openledger_client.errors import OpenLedgerError
+
+    client = session().client
+    found: list[tuple[str, str, bool]] = []
+    for service in services.ALL:
         try:
-            address = str(session().connections.addresses(service)["grpc"])
-            good = serving(address, tls=tls_of_environment())
-        except (
-            Exception
-        ) as error:  # whatever is wrong with one service is its line, and the others are shown too
-            address, good = str(error), False
-        down = down or not good
-        console.print(
-            f"{'[green]up  [/green]' if good else '[red]down[/red]'} {service:12} {address}", highlight=False
-        )
-    if down:
+            found.append((service.name, client.addresses.of(service).grpc, client.is_serving(service)))
+        except OpenLedgerError as error:  # the others are shown too
+            found.append((service.name, str(error), False))
+    if session().as_json:
+        print(json.dumps([{"service": name, "address": where, "serving": up} for name, where, up in found]))
+    else:
+        for name, where, up in found:
+            say(("up  ", "green") if up else ("down", "red"), f" {name:12} {where}")
+    if not all(up for _, _, up in found):
         raise typer.Exit(1)
 
 
@@ -77,9 +95,15 @@ def token(
     ttl_s: Annotated[int, typer.Option(help="Validity, seconds.")] = 3600,
 ) -> None:
     """Prints a token of the local development issuer."""
-    issuer = DevelopmentIssuer(session().connections.state_dir)
+    from servicekit.auth import DevelopmentIssuer
+
+    issuer = DevelopmentIssuer(session().state_dir)
     issuer.ensure_keys()
-    print(issuer.mint(principal, role, ttl_s=ttl_s))
+    minted = issuer.mint(principal, role, ttl_s=ttl_s)
+    if session().as_json:
+        print(json.dumps({"token": minted, "principal": principal, "roles": role, "ttl_s": ttl_s}))
+        return
+    print(minted)
 
 
 def _settings(given: list[str]) -> dict[str, str]:

@@ -1,54 +1,84 @@
-"""`openledger reconcile`: what was lost and what stands twice, from what is written down alone."""
+"""`openledger reconcile`: what was lost and what exists twice."""
 
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
+from openledger_cli.console import say
 from openledger_cli.context import session
-from openledger_cli.output import console
-from openledger_cli.reconcile.book import Book, Fault
-from openledger_cli.reconcile.look import reconcile as count
-from openledger_cli.reconcile.places import last_settings, places
+from openledger_cli.output import emit_table
+
+if TYPE_CHECKING:
+    from openledger_ops.reconcile.book import Book
 
 _SHOWN = 20
+NOT_CHECKED = 3
+"""Exit code when nothing is wrong but the chain was not checked, without a request to leave it out."""
 
 
 def reconcile(
-    rpc: Annotated[str, typer.Option(help="JSON-RPC address of the chain; default is the relay's.")] = "",
-    no_chain: Annotated[bool, typer.Option("--no-chain", help="Leave out what stands on the chain.")] = False,
+    rpc: Annotated[
+        str,
+        typer.Option(
+            envvar="OPENLEDGER_RPC",
+            help="JSON-RPC address of the chain; default is that of the platform in --state-dir.",
+            show_default=False,
+        ),
+    ] = "",
+    no_chain: Annotated[bool, typer.Option("--no-chain", help="Do not check the chain.")] = False,
     at_rest: Annotated[
-        bool, typer.Option("--at-rest", help="Nothing may be on its way: what waits counts as lost.")
+        bool, typer.Option("--at-rest", help="The platform should be idle: what waits counts as lost.")
     ] = False,
+    event_log: Annotated[
+        str,
+        typer.Option(
+            help="embedded:<path> or kafka://host:port; default is OPENLEDGER_EVENT_LOG or that of --state-dir.",
+            show_default=False,
+        ),
+    ] = "",
+    patience_s: Annotated[
+        float, typer.Option(min=0, help="How long to wait for a service that does not answer, seconds.")
+    ] = 60.0,
 ) -> None:
-    """Counts what was lost and doubled: databases, objects, event log and chain are read, no service is asked.
+    """Compares what every service has written down with the event log, the objects and the chain.
 
-    Settings are those of the services' environment, or what `openledger up` gave them. Exit code 1 when anything is lost
-    or doubled.
+    Every service must run; no database is read. The caller needs the role auditor, operator or admin.
+
+    Exit code: 0 nothing is wrong, 1 something was lost, exists twice or cannot be read (with --at-rest: or waits), 3 nothing
+    is wrong but the chain was not checked.
     """
-    state = session().connections.state_dir.resolve()
-    for name, value in last_settings(state).items():
-        os.environ.setdefault(name, value)
-    found = places(state, rpc or None)
-    book = count(replace(found, rpc="") if no_chain else found)
-    lost, doubled, waiting = (book.count(fault) for fault in Fault)
+    from openledger_ops.reconcile.book import Fault
+    from openledger_ops.reconcile.reconciliation import Sources
+    from openledger_ops.reconcile.reconciliation import reconcile as count
+    from openledger_ops.state_folder import event_log_url, up_address
+
+    state_dir = session().state_dir.resolve()
+    address = "" if no_chain else rpc or up_address(state_dir, "chain")
+    log = (
+        event_log_url(event_log, state_dir) if event_log else ""
+    )  # a wrong option first: it needs no platform
+    with session().client as calls:
+        log = log or event_log_url("", state_dir)
+        book = count(Sources(client=calls, event_log=log, rpc=address, patience_s=patience_s))
     if session().as_json:
         print(json.dumps(_as_dict(book), indent=2))
     else:
         _show(book)
-    if lost or doubled or (at_rest and waiting):
+    if any(at_rest or each.fault is not Fault.WAITING for each in book.findings):
         raise typer.Exit(1)
+    if not book.chain_checked and not no_chain:
+        raise typer.Exit(NOT_CHECKED)
 
 
 def _as_dict(book: Book) -> dict[str, object]:
+    from openledger_ops.reconcile.book import Fault
+
     totals = {fault.value: book.count(fault) for fault in Fault}
     links = [
-        {"link": link, "seen": book.seen.get(link, 0)}
+        {"link": link, "checked": book.checked.get(link, 0)}
         | {fault.value: book.count(fault, link) for fault in Fault}
         for link in book.links()
     ]
@@ -56,22 +86,32 @@ def _as_dict(book: Book) -> dict[str, object]:
         {"link": each.link, "fault": each.fault.value, "thing": each.thing, "why": each.why}
         for each in book.findings
     ]
-    return {**totals, "links": links, "findings": findings}
+    return {
+        **totals,
+        "chain_checked": book.chain_checked,
+        "state_times": book.state_times,
+        "links": links,
+        "findings": findings,
+    }
 
 
 def _show(book: Book) -> None:
-    table = Table(header_style="bold")
-    table.add_column("link")
-    for label in ("seen", *(fault.value for fault in Fault)):
-        table.add_column(label, justify="right")
-    for link in book.links():
-        counts = (book.seen.get(link, 0), *(book.count(fault, link) for fault in Fault))
-        table.add_row(link, *(f"{number:,}" for number in counts))
-    console.print(table)
+    from openledger_ops.reconcile.book import Fault
+
+    emit_table(
+        ["link", "checked", *(fault.value for fault in Fault)],
+        [
+            (link, book.checked.get(link, 0), *(book.count(fault, link) for fault in Fault))
+            for link in book.links()
+        ],
+    )
     wrong = [each for each in book.findings if each.fault is not Fault.WAITING]
     for each in wrong[:_SHOWN]:
-        console.print(f"[red]{each.fault.value}[/red] {each.link}: {each.thing}: {each.why}", highlight=False)
+        say((each.fault.value, "red"), f" {each.link}: {each.thing}: {each.why}")
     if len(wrong) > _SHOWN:
-        console.print(f"and {len(wrong) - _SHOWN:,} more; --json shows all")
-    lost, doubled, waiting = (book.count(fault) for fault in Fault)
-    console.print(f"{lost:,} lost, {doubled:,} doubled, {waiting:,} on their way")
+        say(f"and {len(wrong) - _SHOWN:,} more; --json shows all")
+    times = sorted(book.state_times.values())
+    say(f"state of {times[0]} to {times[-1]}")
+    if not book.chain_checked:
+        say("chain: not checked")
+    say(", ".join(f"{book.count(fault):,} {fault.value}" for fault in Fault))

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from openledger.settlement.v1 import settlement_pb2 as pb
 
+from openledger_cli import lists
+from openledger_cli.console import say
 from openledger_cli.context import session
-from openledger_cli.output import console, emit, emit_list, open_tokens
-from openledger_cli.paging import every
+from openledger_cli.deferred import Deferred
+from openledger_cli.lazy import group
+from openledger_cli.options import Limit, RequestId, show_list
+from openledger_cli.output import emit, emit_list, lower_name, moment
+from openledger_client.amounts import open_tokens
 
-app = typer.Typer(help="What answers paid, and its proof on chain.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from openledger.settlement.v1 import settlement_pb2 as pb
+
+    from openledger_client import watches
+else:
+    pb = Deferred("openledger.settlement.v1.settlement_pb2")
+    watches = Deferred("openledger_client.watches")
+
+app = group("What answers paid, and its proof on chain.")
 
 
 @app.command()
 def info() -> None:
-    """Shows the chain, its contracts, rates and splits."""
-    found = session().connections.settlement.GetSettlementInfo(
-        pb.GetSettlementInfoRequest(), timeout=session().connections.deadline_s
-    )
+    """Shows the chain, its contracts, the rates and the split."""
+    found = session().client.settlement.GetSettlementInfo(pb.GetSettlementInfoRequest())
     emit(
         found,
         ("chain id", str(found.chain_id)),
@@ -38,24 +50,28 @@ def info() -> None:
 
 
 @app.command()
-def flush() -> None:
+def flush(request_id: RequestId = "") -> None:
     """Seals the waiting events into a batch now."""
-    found = session().connections.settlement.FlushBatch(
-        pb.FlushBatchRequest(), timeout=session().connections.deadline_s
-    )
-    if found.HasField("batch"):
+    found = session().client.settlement.FlushBatch(pb.FlushBatchRequest(request_id=request_id))
+    if session().as_json:
+        emit(found)
+    elif found.HasField("batch"):
         _show_batch(found.batch)
     else:
-        console.print("nothing waits")
+        say("no events are waiting")
 
 
 @app.command()
-def batches(limit: int = 50) -> None:
+def batches(
+    filter: Annotated[str, lists.BATCHES.filter_option()] = "",
+    order_by: Annotated[str, lists.BATCHES.order_option()] = "",
+    limit: Limit = 50,
+) -> None:
     """Lists batches, newest first."""
-    stub = session().connections.settlement
-    found = every(lambda token: stub.ListBatches(pb.ListBatchesRequest(page_token=token)), "batches", limit)
-    emit_list(
-        found,
+    show_list(
+        session().client.settlement.ListBatches,
+        pb.ListBatchesRequest(),
+        lambda page: page.batches,
         [
             ("batch", lambda b: b.name),
             ("events", lambda b: b.event_count),
@@ -64,35 +80,33 @@ def batches(limit: int = 50) -> None:
             ("fees", lambda b: open_tokens(b.fee_total)),
             ("transaction", lambda b: b.transaction_hash),
         ],
+        filter=filter,
+        order_by=order_by,
+        limit=limit,
     )
 
 
 @app.command()
 def batch(name: Annotated[str, typer.Argument(help="batches/SEQ")]) -> None:
     """Shows one batch."""
-    _show_batch(
-        session().connections.settlement.GetBatch(
-            pb.GetBatchRequest(name=name), timeout=session().connections.deadline_s
-        )
-    )
+    _show_batch(session().client.settlement.GetBatch(pb.GetBatchRequest(name=name)))
 
 
 @app.command()
 def watch(name: Annotated[str, typer.Argument(help="batches/SEQ")]) -> None:
     """Watches a batch until it is final."""
-    for found in session().connections.settlement.WatchBatch(pb.WatchBatchRequest(name=name)):
+    call = session().client.settlement.WatchBatch
+    for found in watches.watch(call, pb.WatchBatchRequest(name=name)):
         if session().as_json:
             emit(found)
         else:
-            console.print(f"{found.name} {_state(found)} block {found.block_number or '-'}")
+            say(f"{found.name} {_state(found)} block {found.block_number or '-'}")
 
 
 @app.command()
 def proof(inference: Annotated[str, typer.Argument(help="inferences/ULID")]) -> None:
     """Shows the proof that an answer's attribution is on chain."""
-    found = session().connections.settlement.GetInclusionProof(
-        pb.GetInclusionProofRequest(inference=inference), timeout=session().connections.deadline_s
-    )
+    found = session().client.settlement.GetInclusionProof(pb.GetInclusionProofRequest(inference=inference))
     emit(
         found,
         ("batch", found.batch.name),
@@ -107,9 +121,7 @@ def proof(inference: Annotated[str, typer.Argument(help="inferences/ULID")]) -> 
 @app.command()
 def money(inference: Annotated[str, typer.Argument(help="inferences/ULID")]) -> None:
     """Shows the fee of an answer and every part of it."""
-    found = session().connections.settlement.GetSettlement(
-        pb.GetSettlementRequest(inference=inference), timeout=session().connections.deadline_s
-    )
+    found = session().client.settlement.GetSettlement(pb.GetSettlementRequest(inference=inference))
     if session().as_json:
         emit(found)
         return
@@ -126,12 +138,16 @@ def money(inference: Annotated[str, typer.Argument(help="inferences/ULID")]) -> 
 
 
 @app.command()
-def balances() -> None:
+def balances(
+    filter: Annotated[str, lists.BALANCES.filter_option()] = "",
+    order_by: Annotated[str, lists.BALANCES.order_option()] = "",
+    limit: Limit = 50,
+) -> None:
     """Lists what every account has earned."""
-    stub = session().connections.settlement
-    found = every(lambda token: stub.ListBalances(pb.ListBalancesRequest(page_token=token)), "balances")
-    emit_list(
-        found,
+    show_list(
+        session().client.settlement.ListBalances,
+        pb.ListBalancesRequest(),
+        lambda page: page.balances,
         [
             ("kind", lambda b: b.kind),
             ("for", lambda b: b.beneficiary),
@@ -140,28 +156,37 @@ def balances() -> None:
             ("claimed", lambda b: open_tokens(b.claimed)),
             ("address", lambda b: b.address or "held"),
         ],
+        filter=filter,
+        order_by=order_by,
+        limit=limit,
     )
 
 
 @app.command()
-def propose(request_id: str = "") -> None:
+def propose(request_id: RequestId = "") -> None:
     """Proposes the next reward root."""
     _show_root(
-        session().connections.settlement.ProposeRewardRoot(
-            pb.ProposeRewardRootRequest(request_id=request_id), timeout=session().connections.deadline_s
-        )
+        session().client.settlement.ProposeRewardRoot(pb.ProposeRewardRootRequest(request_id=request_id))
     )
 
 
 @app.command()
-def roots(limit: int = 50) -> None:
+def root(name: Annotated[str, typer.Argument(help="rewardRoots/NUMBER")]) -> None:
+    """Shows one reward root: whether it is accepted, and from when it can be."""
+    _show_root(session().client.settlement.GetRewardRoot(pb.GetRewardRootRequest(name=name)))
+
+
+@app.command()
+def roots(
+    filter: Annotated[str, lists.REWARD_ROOTS.filter_option()] = "",
+    order_by: Annotated[str, lists.REWARD_ROOTS.order_option()] = "",
+    limit: Limit = 50,
+) -> None:
     """Lists reward roots, newest first."""
-    stub = session().connections.settlement
-    found = every(
-        lambda token: stub.ListRewardRoots(pb.ListRewardRootsRequest(page_token=token)), "reward_roots", limit
-    )
-    emit_list(
-        found,
+    show_list(
+        session().client.settlement.ListRewardRoots,
+        pb.ListRewardRootsRequest(),
+        lambda page: page.reward_roots,
         [
             ("root", lambda r: r.name),
             ("state", lambda r: root_state(r.state)),
@@ -169,6 +194,24 @@ def roots(limit: int = 50) -> None:
             ("total", lambda r: open_tokens(r.total)),
             ("merkle root", lambda r: r.root),
         ],
+        filter=filter,
+        order_by=order_by,
+        limit=limit,
+    )
+
+
+@app.command()
+def reward(address: Annotated[str, typer.Argument(help="Chain address of the account, 0x...")]) -> None:
+    """Shows the proof by which an account claims its rewards."""
+    found = session().client.settlement.GetRewardProof(pb.GetRewardProofRequest(address=address))
+    emit(
+        found,
+        ("account", found.address),
+        ("reward root", f"{found.reward_root.name} {found.reward_root.root}"),
+        ("earned", open_tokens(found.cumulative)),
+        ("claimed", open_tokens(found.claimed)),
+        ("distributor", f"{found.distributor_address} on chain {found.chain_id}"),
+        ("proof", "\n".join(found.proof) or "(the leaf is the root)"),
     )
 
 
@@ -180,8 +223,11 @@ def claim(
     """Claims an account's rewards on chain: a transaction of the account itself, by proof."""
     from openledger_cli.chain import claim_reward  # here: web3 would cost every other command a second
 
-    outcome = claim_reward(session().connections, rpc, key_file)
-    console.print(
+    outcome = claim_reward(session().client, rpc, key_file)
+    if session().as_json:
+        print(json.dumps({**asdict(outcome), "received": str(outcome.received)}))
+        return
+    say(
         f"{outcome.address} received {open_tokens(str(outcome.received))} by {outcome.transaction_hash} "
         f"({outcome.gas_used:,} gas)"
     )
@@ -200,7 +246,7 @@ def _show_batch(found: pb.Batch) -> None:
         ("fees", open_tokens(found.fee_total)),
         ("paid out", open_tokens(found.payout_total)),
         ("dust", f"{found.dust} base units"),
-        ("moved back", found.reorg_count),
+        ("reorganisations", found.reorg_count),
     )
 
 
@@ -211,14 +257,18 @@ def _show_root(found: pb.RewardRoot) -> None:
         ("state", root_state(found.state)),
         ("accounts", found.account_count),
         ("total", open_tokens(found.total)),
+        ("last batch", f"batches/{found.last_seq}"),
+        ("can be accepted", moment(found.accept_after)),
         ("merkle root", found.root),
+        ("proposed by", found.propose_transaction_hash or "-"),
+        ("accepted by", found.accept_transaction_hash or "-"),
     )
 
 
 def root_state(state: pb.RewardRootState.ValueType) -> str:
     """`accepted`."""
-    return pb.RewardRootState.Name(state).removeprefix("REWARD_ROOT_STATE_").lower()
+    return lower_name(pb.RewardRootState.Name(state), "REWARD_ROOT_STATE_")
 
 
 def _state(found: pb.Batch) -> str:
-    return pb.BatchState.Name(found.state).removeprefix("BATCH_STATE_").lower()
+    return lower_name(pb.BatchState.Name(found.state), "BATCH_STATE_")

@@ -1,4 +1,4 @@
-"""A wish to stop is met, even where the exception that carries it was lost."""
+"""A request to stop is obeyed, even where the exception that carries it was lost."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from threat_intel.interruption import Interruption
 from threat_intel.journal import Journal
 from threat_intel.platform import Platform
+from threat_intel.run import Run
 from threat_intel.scale import SMALL
-from threat_intel.story import tell
-from threat_intel.telling import Telling
+from threat_intel.story import execute_all
 
 
 @pytest.fixture
@@ -29,9 +29,15 @@ def interruption() -> Iterator[Interruption]:
 
 
 @pytest.fixture
-def telling(tmp_path: Path, interruption: Interruption) -> Telling:
+def run(tmp_path: Path, interruption: Interruption) -> Run:
     journal = Journal.open(tmp_path / "journal.json", SMALL.name)
-    return Telling(tmp_path, SMALL, journal, cast(Platform, cast(Any, None)), interruption)
+    return Run(
+        folder=tmp_path,
+        scale=SMALL,
+        journal=journal,
+        platform=cast(Platform, cast(Any, None)),
+        interruption=interruption,
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -40,7 +46,7 @@ def test_a_signal_stops_at_once(number: signal.Signals, interruption: Interrupti
         signal.raise_signal(number)
 
 
-def test_nobody_asked() -> None:
+def test_without_a_request_nothing_is_raised() -> None:
     Interruption().check()
 
 
@@ -52,22 +58,22 @@ def lose_a_signal() -> None:
         return
 
 
-def test_a_lost_wish_is_met_at_the_next_line(telling: Telling) -> None:
-    telling.say("before")
+def test_a_lost_request_is_obeyed_at_the_next_line(run: Run) -> None:
+    run.say("before")
     lose_a_signal()
     with pytest.raises(KeyboardInterrupt):
-        telling.say("after")
+        run.say("after")
 
 
-def test_a_lost_wish_is_met_at_the_next_progress(telling: Telling) -> None:
-    with telling.bar("scored", 3) as bar:
+def test_a_lost_request_is_obeyed_at_the_next_progress(run: Run) -> None:
+    with run.progress("scored", 3) as bar:
         bar.at(1, 3)
         lose_a_signal()
         with pytest.raises(KeyboardInterrupt):
             bar.at(2, 3)
 
 
-def test_a_lost_wish_is_met_before_the_next_step(telling: Telling) -> None:
+def test_a_lost_request_is_obeyed_before_the_next_step(run: Run) -> None:
     lose_a_signal()
     with pytest.raises(KeyboardInterrupt):
-        tell(telling)
+        execute_all(run)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from datanet.cluster import Document, cluster
-from datanet.contamination import GateItems, read_items
+from datanet.contamination import EvaluationItems, read_items
 from datanet.definition import Field, QualityPolicy, RecordSchema
+from datanet.near_duplicates import Document, cluster
 from datanet.quality import Rules
 from threat_intel import data
 from threat_intel.attack import procedures, read
@@ -18,15 +18,15 @@ from threat_intel.vendors import VENDORS, procedures_by_vendor
 
 SCHEMA = RecordSchema(
     (
-        Field("text", required=True, max_length=4000),
-        Field("tactic", required=True, allowed_values=data.TACTICS),
-        Field("source", max_length=500),
+        Field(name="text", required=True, max_length=4000),
+        Field(name="tactic", required=True, allowed_values=data.TACTICS),
+        Field(name="source", max_length=500),
     ),
     "Report: {text}\nTactic:",
     " {tactic}",
 )
 RULES = Rules(SCHEMA, QualityPolicy(), None)
-ITEM = "A man is sitting on a roof. He starts pulling up roofing on the roof of a house with his hands."
+ITEM = "A man is sitting on a roof. He starts pulling up roofing on the roof of a barn with his hands."
 
 
 def test_texts_are_whole_and_without_marks() -> None:
@@ -112,13 +112,13 @@ def test_copies_of_what_was_not_sent_are_refused() -> None:
 def test_careless_records_break_every_kind_of_rule_and_some_are_good(tmp_path: Path) -> None:
     gate_items = tmp_path / "items.jsonl"
     gate_items.write_text(json.dumps({"suite": "hellaswag", "id": "1", "text": ITEM}) + "\n")
-    rules = Rules(SCHEMA, QualityPolicy(), GateItems(read_items(gate_items.read_bytes())))
+    rules = Rules(SCHEMA, QualityPolicy(), EvaluationItems(read_items(gate_items.read_bytes())))
     records = data.careless_records(60, gate_items=gate_items)
     refused = Counter(v.rejection.rule if v.rejection else "" for v in map(rules.judge, records))
     assert refused.pop("") == 12
     assert set(refused) == {
         "personal_data",
-        "rubbish",
+        "low_quality",
         "label_not_allowed",
         "unknown_field",
         "not_utf8",

@@ -10,20 +10,19 @@ import sys
 import time
 from pathlib import Path
 
-import grpc
-
-from servicekit import telemetry
-from servicekit.errors import DomainError, StartupError, from_rpc_error
+from openledger_client.errors import OpenLedgerError
+from servicekit.errors import DomainError, StartupError
+from servicekit.telemetry import traces as telemetry
 from threat_intel.interruption import Interruption
 from threat_intel.journal import Journal
 from threat_intel.platform import Platform
+from threat_intel.run import Run
 from threat_intel.scale import FULL, SMALL, Scale
-from threat_intel.story import STEPS, tell
-from threat_intel.telling import Telling
+from threat_intel.story import STEPS, execute_all
 
 
 def main() -> int:
-    """Parses arguments, runs the story, says how it ended in one line."""
+    """Parses arguments, runs the demo, and prints in one line how it ended."""
     parser = argparse.ArgumentParser(prog="python -m threat_intel", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser(
@@ -40,18 +39,17 @@ def main() -> int:
     )
     demo.add_argument("--event-log", default="", help="kafka://host:port instead of the embedded log")
     arguments = parser.parse_args()
-    # A polite end for every signal that asks for one: the platform stops with us, and the journal keeps what is done.
+    # Every signal that asks for an end stops the platform too; the journal keeps what is done.
     interruption = Interruption()
     interruption.listen()
     telemetry.configure_client("threat-intel", os.environ.get("OPENLEDGER_OTLP_ENDPOINT"))
     try:
         return _demo(arguments, interruption)
     except KeyboardInterrupt:
-        print("\nstopped; run it again to go on from the last finished step", file=sys.stderr)
+        print("\nstopped; run it again to continue after the last finished step", file=sys.stderr)
         return 130
-    except grpc.RpcError as error:
-        problem = from_rpc_error(error)
-        print(f"demo: {problem.code.name}: {problem}", file=sys.stderr)
+    except OpenLedgerError as error:
+        print(f"demo: {error.code.name}: {error}", file=sys.stderr)
     except (DomainError, StartupError) as error:
         print(f"demo: {error}", file=sys.stderr)
     except OSError as error:
@@ -68,35 +66,37 @@ def _demo(arguments: argparse.Namespace, interruption: Interruption) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StartupError(f"another demo runs in {out}: stop it, or give --out another folder") from None
-        if arguments.fresh or _all_told(out, scale.name):
+        if arguments.fresh or _is_over(out, scale.name):
             shutil.rmtree(out, ignore_errors=True)
         journal = Journal.open(out / "journal.json", scale.name)
-        return _tell(out, arguments.event_log, journal, scale, interruption)
+        return _execute(out, arguments.event_log, journal, scale, interruption)
 
 
-def _tell(out: Path, event_log: str, journal: Journal, scale: Scale, interruption: Interruption) -> int:
+def _execute(out: Path, event_log: str, journal: Journal, scale: Scale, interruption: Interruption) -> int:
     begun = time.monotonic()
-    print(f"OpenLedger demo ({scale.name}), telling {journal.telling}: starting the platform", flush=True)
+    print(f"OpenLedger demo ({scale.name}), run {journal.run}: starting the platform", flush=True)
     settings = {"OPENLEDGER_TRAINER_MAX_RUNNING_JOBS": str(scale.jobs_at_once)}
-    with Platform(out / "state", scale.base_model, event_log, settings) as platform:
-        telling = Telling(out, scale, journal, platform, interruption)
-        telling.say(
+    with Platform(
+        state_dir=out / "state", base_model=scale.base_model, event_log=event_log, settings=settings
+    ) as platform:
+        run = Run(folder=out, scale=scale, journal=journal, platform=platform, interruption=interruption)
+        run.say(
             f"ready after {time.monotonic() - begun:.0f} s; "
             + ", ".join(
-                f"{name} {address}" for name, address in platform.doors.items() if "metrics" not in name
+                f"{name} {address}" for name, address in platform.endpoints.items() if "metrics" not in name
             )
         )
         try:
-            tell(telling)
+            execute_all(run)
         finally:
-            telling.close()
-    print(f"\ntold in {(time.monotonic() - begun) / 60:.1f} minutes")
+            run.close()
+    print(f"\nfinished in {(time.monotonic() - begun) / 60:.1f} minutes")
     print(f"report  {_short(out / 'report.html')}\nfigures {_short(out / 'story.json')}")
     return 0
 
 
-def _all_told(out: Path, scale: str) -> bool:
-    """A finished story is told afresh, and one of another scale is not gone on with."""
+def _is_over(out: Path, scale: str) -> bool:
+    """Whether the folder holds a finished run, or one of another scale: then a new run begins."""
     if not (out / "journal.json").exists():
         return False
     journal = Journal.open(out / "journal.json", scale)

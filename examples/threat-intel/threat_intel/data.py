@@ -1,9 +1,9 @@
-"""Who contributes what in the story: the one door to it. The same arguments give the same bytes on any machine."""
+"""Who contributes what in the demo. The same arguments give the same bytes on any machine."""
 
 from __future__ import annotations
 
 from threat_intel.attack import TACTICS
-from threat_intel.mischief import careless_records, copier_records
+from threat_intel.bad_contributors import careless_records, copier_records
 from threat_intel.vendors import VENDORS, drawn
 
 __all__ = ["TACTICS", "careless_records", "contributors", "copier_records", "records_for"]

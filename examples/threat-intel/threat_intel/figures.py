@@ -10,7 +10,7 @@ from typing import Any
 from openledger.common.v1.estimate_pb2 import Estimate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Figure:
     """One figure."""
 
@@ -34,21 +34,21 @@ class Figures:
 
     def add(self, name: str, value: float | int | str, unit: str, source: str) -> None:
         """A count or a measurement without an interval."""
-        self.items.append(Figure(name, value, unit, source))
+        self.items.append(Figure(name=name, value=value, unit=unit, source=source))
 
     def estimate(self, name: str, estimate: Estimate, source: str) -> None:
         """An estimate with its interval."""
         self.items.append(
             Figure(
-                name,
-                estimate.value,
-                estimate.unit,
-                source,
-                estimate.lower,
-                estimate.upper,
-                estimate.confidence,
-                estimate.sample_size,
-                estimate.method,
+                name=name,
+                value=estimate.value,
+                unit=estimate.unit,
+                source=source,
+                lower=estimate.lower,
+                upper=estimate.upper,
+                confidence=estimate.confidence,
+                sample_size=estimate.sample_size,
+                method=estimate.method,
             )
         )
 
@@ -60,10 +60,10 @@ class Figures:
         ]
 
 
-def write_story(path: Path, telling: str, scale: str, results: dict[str, dict[str, Any]]) -> None:
-    """Writes story.json: each step's figures and facts, in the order told."""
+def write_story(path: Path, run: str, scale: str, results: dict[str, dict[str, Any]]) -> None:
+    """Writes story.json: each step's figures and facts, in order."""
     story = {
-        "telling": telling,
+        "run": run,
         "scale": scale,
         "steps": [
             {"step": step, "wall_s": result["wall_s"], "figures": result["figures"], "facts": result["facts"]}

@@ -1,7 +1,7 @@
-"""A wish to stop, kept until it is met.
+"""A request to stop, kept until it is obeyed.
 
 A KeyboardInterrupt alone can be lost: raised while a library runs one of its callbacks, it is printed there, or not even
-that, and forgotten. So who tells a story looks for the wish as well, at every line it says.
+that, and lost. So a run also checks for the request at every line that it prints.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Interruption:
             signal.signal(number, self._ask)
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt when the wish was heard and nobody stopped."""
+        """Raises KeyboardInterrupt when a stop was requested and the run still continues."""
         if self.asked:
             raise KeyboardInterrupt
 

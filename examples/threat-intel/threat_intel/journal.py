@@ -1,4 +1,4 @@
-"""What the story has finished, so that a telling that was stopped goes on instead of starting again."""
+"""The finished steps, so that a run that was stopped continues instead of starting again."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from servicekit.database import ulid
 
 @dataclass
 class Journal:
-    """One JSON file: the telling's id, and each finished step's result."""
+    """One JSON file: the run's id, and each finished step's result."""
 
     path: Path
-    telling: str = ""
+    run: str = ""
     scale: str = ""
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -25,7 +25,7 @@ class Journal:
         """Reads the journal, or begins one."""
         if path.exists():
             found = json.loads(path.read_text())
-            return cls(path, found["telling"], found["scale"], found["results"])
+            return cls(path, found["run"], found["scale"], found["results"])
         journal = cls(path, ulid(), scale)
         journal._write()
         return journal
@@ -40,14 +40,12 @@ class Journal:
         self._write()
 
     def request_id(self, purpose: str) -> str:
-        """The same id for the same purpose in the same telling: a step told again after a kill doubles nothing."""
-        return f"{self.telling}-{purpose}"[:64]
+        """The same id for the same purpose in the same run: a step that runs again after a kill doubles nothing."""
+        return f"{self.run}-{purpose}"[:64]
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(
-            {"telling": self.telling, "scale": self.scale, "results": self.results}, indent=1
-        )
+        content = json.dumps({"run": self.run, "scale": self.scale, "results": self.results}, indent=1)
         temporary = self.path.with_suffix(".tmp")
         with temporary.open("w") as file:
             file.write(content)

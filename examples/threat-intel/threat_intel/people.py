@@ -8,6 +8,8 @@ from pathlib import Path
 
 from eth_account import Account
 
+Person = tuple[str, tuple[str, ...]]
+"""A principal and its roles."""
 OWNER = ("olga", ("curator",))
 BUILDER = ("bela", ("builder",))
 APPROVER = ("ann", ("approver",))
@@ -15,7 +17,7 @@ ANALYST = ("ana", ("user",))
 OPERATOR = ("otto", ("operator",))
 AUDITOR = ("aldo", ("auditor",))
 TREASURY = "treasury"
-"""Wallet of the Datanet's treasury, which receives what is not attributable."""
+"""Wallet of the Datanet's treasury, which receives the unattributed part."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The platform under the story: `openledger up` as a child process that never outlives us."""
+"""The platform of the demo: `openledger up` as a child process that ends with this one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from typing import Any
 
 from servicekit.errors import StartupError
 
-READY_S = 240.0
+READY_S = 660.0
+REPORT_EVERY_S = 30
 STOP_S = 75.0
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Platform:
     """One running platform. Use as a context manager."""
 
@@ -29,7 +30,12 @@ class Platform:
     event_log: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Environment of the services."""
-    doors: dict[str, str] = field(default_factory=dict)
+    endpoints: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def gate_items(self) -> Path:
+        """Evaluation items that contributed records must not contain, as `openledger up` exports them."""
+        return self.state_dir / "gate-items.jsonl"
 
     def __enter__(self) -> Platform:
         command = [
@@ -74,9 +80,14 @@ class Platform:
         self._stop()
 
     def _await_ready(self) -> None:
-        for _ in range(int(READY_S / 0.5)):
+        for half_seconds in range(1, int(READY_S / 0.5)):
             if self._ready.wait(0.5):
                 return
+            if half_seconds % (2 * REPORT_EVERY_S) == 0:
+                print(
+                    f"  starting for {half_seconds // 2} s; on a busy machine it may take {READY_S / 60:.0f} minutes",
+                    flush=True,
+                )
             if self._process.poll() is not None:
                 raise StartupError(f"the platform did not start: {' | '.join(self._tail)}")
         raise StartupError(
@@ -89,7 +100,7 @@ class Platform:
             self._tail.append(line.rstrip())
             entry = _parse(line)
             if entry.get("event") == "ready" and entry.get("service") == "platform":
-                self.doors = dict(entry["doors"])
+                self.endpoints = dict(entry["endpoints"])
                 self._ready.set()
 
     def _stop(self) -> None:
@@ -99,11 +110,11 @@ class Platform:
                 self._process.wait(timeout=STOP_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait()
+                self._process.wait(timeout=STOP_S)
 
 
 def _die_with_parent() -> None:
-    """Linux: SIGTERM to the platform when the story dies however it dies."""
+    """Linux: SIGTERM to the platform when this process ends, however it ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 

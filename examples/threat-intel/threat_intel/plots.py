@@ -58,7 +58,7 @@ def forgetting_against_gain(suites: dict[str, list[dict[str, Any]]]) -> str:
 def shares_by_contributor(totals: list[dict[str, Any]], unattributed_ppm: float, control: list[float]) -> str:
     """Mean share of each contributor here, by naive normalisation and by the lexical baseline."""
     rows = sorted(totals, key=lambda row: row["ppm"])
-    names = ["control records", "not attributable", *(row["contributor"] for row in rows)]
+    names = ["control records", "unattributed", *(row["contributor"] for row in rows)]
     here = [control[0], unattributed_ppm, *(row["ppm"] for row in rows)]
     naive = [control[1], 0.0, *(row["naive_ppm"] for row in rows)]
     lexical = [0.0, 0.0, *(row["lexical_ppm"] for row in rows)]

@@ -22,7 +22,7 @@ def write_report(path: Path, journal: Journal) -> None:
     environment.filters["open"] = lambda base_units: f"{int(base_units) / 1e18:,.6f}"
     environment.filters["number"] = _number
     page = environment.get_template("report.html.j2").render(
-        telling=journal.telling,
+        run=journal.run,
         scale=journal.scale,
         facts=facts,
         figures=figures,

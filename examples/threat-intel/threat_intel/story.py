@@ -1,66 +1,65 @@
-"""The story: its steps in order, each told once."""
+"""The demo's steps in order; each is finished once."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-import grpc
-
-from servicekit.errors import Unavailable, from_rpc_error
+from openledger_client.errors import Unavailable
 from threat_intel.figures import write_story
 from threat_intel.report import write_report
+from threat_intel.run import Outcome, Run
 from threat_intel.steps import answer, attribute, contribute, evaluate, finetune, settle, verify
-from threat_intel.telling import Outcome, Telling
 
-STEPS: list[tuple[str, str, Callable[[Telling], Outcome]]] = [
+STEPS: list[tuple[str, str, Callable[[Run], Outcome]]] = [
     (
         "contribute",
-        "Contribute: vendors stream what they know, a copier and a careless one among them",
-        contribute.run,
+        "Contribute: vendors stream what they know; one contributor copies, one sends bad records",
+        contribute.execute,
     ),
-    ("finetune", "Fine-tune twice: carelessly, and as the platform suggests", finetune.run),
-    ("evaluate", "Evaluate: what was gained and what was forgotten, and the gate", evaluate.run),
-    ("answer", "Answer: held-out questions, base and adapter in the same batches", answer.run),
-    ("attribute", "Attribute: who shaped each answer, how surely", attribute.run),
-    ("settle", "Settle: batches, proofs, rewards on the chain", settle.run),
-    ("verify", "Verify: from a bundle and an RPC address alone", verify.run),
+    ("finetune", "Fine-tune twice: carelessly, and as the platform suggests", finetune.execute),
+    ("evaluate", "Evaluate: what was gained, what was forgotten, and the gate", evaluate.execute),
+    ("answer", "Answer: held-out questions, base and adapter in the same batches", answer.execute),
+    ("attribute", "Attribute: who shaped each answer, and how surely", attribute.execute),
+    ("settle", "Settle: batches, proofs and rewards on the chain", settle.execute),
+    ("verify", "Verify: from a bundle and an RPC address alone", verify.execute),
 ]
 
 
-TRIES = 5
-"""How often a step is told when a service goes away under it: every step does again what is undone, and nothing twice."""
+ATTEMPTS = 5
+"""How often a step is started when a service is unreachable: each attempt does only what is not done yet."""
 
 
-def tell(telling: Telling) -> None:
-    """Tells every step that is not told yet, then writes story.json and report.html."""
-    for number, (name, title, run) in enumerate(STEPS, start=1):
-        telling.interruption.check()
-        if telling.journal.finished(name):
-            telling.console.print(f"[bold]{number}. {title}[/bold] [dim](told before)[/dim]", soft_wrap=True)
+def execute_all(run: Run) -> None:
+    """Executes every step that is not finished, then writes story.json and report.html."""
+    for number, (name, title, execute) in enumerate(STEPS, start=1):
+        run.interruption.check()
+        if run.journal.finished(name):
+            run.console.print(f"[bold]{number}. {title}[/bold] [dim](finished before)[/dim]", soft_wrap=True)
             continue
-        telling.console.print(f"\n[bold]{number}. {title}[/bold]", soft_wrap=True)
+        run.console.print(f"\n[bold]{number}. {title}[/bold]", soft_wrap=True)
         begun = time.monotonic()
-        outcome = _told(telling, run)
+        outcome = _completed(run, execute)
         wall_s = round(time.monotonic() - begun, 1)
-        telling.journal.finish(
+        run.journal.finish(
             name, {"wall_s": wall_s, "figures": outcome.figures.as_json(), "facts": outcome.facts}
         )
-        telling.say(f"[dim]{wall_s:.0f} s[/dim]")
-    journal = telling.journal
-    write_story(telling.folder / "story.json", journal.telling, journal.scale, journal.results)
-    write_report(telling.folder / "report.html", journal)
+        run.say(f"[dim]{wall_s:.0f} s[/dim]")
+    journal = run.journal
+    write_story(run.folder / "story.json", journal.run, journal.scale, journal.results)
+    write_report(run.folder / "report.html", journal)
 
 
-def _told(telling: Telling, run: Callable[[Telling], Outcome]) -> Outcome:
-    """Runs a step; when a service went away, waits for it and tells the step again."""
-    for left in reversed(range(TRIES)):
+def _completed(run: Run, execute: Callable[[Run], Outcome]) -> Outcome:
+    """Executes a step; when a service is unreachable, waits for it and starts the step again."""
+    for left in reversed(range(ATTEMPTS)):
         try:
-            return run(telling)
-        except grpc.RpcError as error:
-            problem = from_rpc_error(error)
-            if not isinstance(problem, Unavailable) or not left:
+            return execute(run)
+        except Unavailable as error:
+            if not left:
                 raise
-            telling.say(f"[yellow]a service went away ({problem}): told again once all answer[/yellow]")
-            telling.reconnect()
-    raise AssertionError("unreachable: the last try returns or raises")
+            run.say(
+                f"[yellow]a service is unreachable ({error}): the step starts again when all answer[/yellow]"
+            )
+            run.reconnect()
+    raise AssertionError("unreachable: the last attempt returns or raises")

@@ -11,6 +11,9 @@ from evalstats.paired import Floats, Ints, cluster_sums
 MIN_CLUSTERS = 10
 """Below this the quantiles of the resampled t are too unstable (whole resamples of one cluster occur)."""
 
+_SMALLEST_ERROR = 0.1
+"""Of the sample's own standard error: a resample's error counts as at least this much."""
+
 _CHUNK = 1_000
 """Resamples handled at once: 1,000 x 1,000 clusters is 8 MB an array."""
 
@@ -28,6 +31,10 @@ class MeanDistribution:
     t with G - 1 degrees of freedom, which assumes roughly normal cluster means; with one cluster there is no
     estimate and ValueError is raised. Where all values are equal the distribution is a point.
 
+    Departure from the source: where one cluster holds nearly all the spread, resamples without it have an error near
+    zero and studentised means without limit. Their error is taken as a tenth of the sample's: bounds stay wide and
+    finite.
+
     The random stream is numpy's RandomState, frozen by NEP 19: the same seed gives the same figures on any
     later numpy, which a report that others recompute needs.
     """
@@ -44,7 +51,9 @@ class MeanDistribution:
             self.method = "student-t"
         else:
             self.method = "bootstrap-t"
-            self._t_values = _resampled_t(sums, sizes, self.mean, resamples, seed)
+            self._t_values = _resampled_t(
+                sums, sizes, self.mean, self.standard_error, resamples=resamples, seed=seed
+            )
 
     def quantile(self, level: float) -> float:
         """The mean's lower confidence bound at confidence 1 - level (level .05: a one-sided 95% lower
@@ -57,7 +66,9 @@ class MeanDistribution:
         return self.mean - self.standard_error * float(np.quantile(self._t_values, 1 - level))
 
 
-def _resampled_t(sums: Floats, sizes: Floats, mean: float, resamples: int, seed: int) -> Floats:
+def _resampled_t(
+    sums: Floats, sizes: Floats, mean: float, error: float, *, resamples: int, seed: int
+) -> Floats:
     """Studentised means of resampled clusters, float64 [resamples], sorted."""
     random = np.random.RandomState(seed)
     count = len(sums)
@@ -69,7 +80,5 @@ def _resampled_t(sums: Floats, sizes: Floats, mean: float, resamples: int, seed:
         means = picked_sums.sum(axis=1) / items
         residuals = picked_sums - means[:, None] * picked_sizes
         errors = np.sqrt(count / (count - 1) * np.square(residuals).sum(axis=1)) / items
-        # A resample without spread (one cluster drawn throughout) says nothing: it becomes an extreme value.
-        floor = np.finfo(np.float64).tiny ** 0.5
-        parts.append((means - mean) / np.maximum(errors, floor))
+        parts.append((means - mean) / np.maximum(errors, _SMALLEST_ERROR * error))
     return np.sort(np.concatenate(parts))

@@ -9,7 +9,6 @@ import numpy as np
 from evalstats.bootstrap import MeanDistribution
 from evalstats.cluster import cluster_standard_error, design_effect
 from evalstats.paired import Floats, Interval, Ints, Metric, PairedValues
-from evalstats.power import SMALLEST_MARGIN, items_to_conclude
 from evalstats.proportions import tango, wilson
 from evalstats.signflip import exact_regression_p, sampled_regression_p
 
@@ -42,9 +41,13 @@ class Level:
     interval: Interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Tuned against base on one suite. All differences are gains: worse is negative whatever the metric."""
+    """Tuned against base on one suite. All differences are gains: worse is negative whatever the metric.
+
+    Intervals and the p-value hold for a number of items that was fixed in advance. Where scoring stopped at a verdict,
+    the bounds of `evalstats.sequential` hold.
+    """
 
     n: int
     clusters: int
@@ -64,13 +67,14 @@ class Comparison:
     worsened: int
     regression_p: float
     """One-sided p-value of "the tuned model is worse"."""
-    items_needed: int | None
-    """Items for an unchanged model to pass at the margin with 80% power; None where the margin is zero."""
 
 
-def compare(pairs: PairedValues, margin: float, method: Method) -> Comparison:
-    """All statistics of one suite. Raises TooFewClusters with fewer than two: nothing can be inferred
-    then."""
+def compare(pairs: PairedValues, method: Method) -> Comparison:
+    """All statistics of one suite at a fixed number of items.
+
+    With one cluster nothing can be inferred: intervals of means are then as wide as the values, and say so by their
+    method "one-cluster". Every figure is finite for every input.
+    """
     gains = pairs.gains
     clusters = int(pairs.clusters.max()) + 1
     effect = design_effect(gains, pairs.clusters)
@@ -78,7 +82,7 @@ def compare(pairs: PairedValues, margin: float, method: Method) -> Comparison:
         interval, lower, upper = _difference_of_proportions(gains, effect, method)
         p_value = exact_regression_p(gains, pairs.clusters)
     else:
-        interval, lower, upper = _difference_of_means(gains, pairs.clusters, method)
+        interval, lower, upper = _mean_bounds(gains, pairs.clusters, method)
         p_value = sampled_regression_p(gains, pairs.clusters, method.resamples, method.seed)
     return Comparison(
         n=pairs.n,
@@ -90,11 +94,10 @@ def compare(pairs: PairedValues, margin: float, method: Method) -> Comparison:
         interval=interval,
         lower_bound=lower,
         upper_bound=upper,
-        standard_error=cluster_standard_error(gains, pairs.clusters),
+        standard_error=_standard_error(gains, pairs.clusters),
         improved=int(np.count_nonzero(gains > 0)),
         worsened=int(np.count_nonzero(gains < 0)),
         regression_p=p_value,
-        items_needed=items_to_conclude(pairs, margin, method.alpha) if margin >= SMALLEST_MARGIN else None,
     )
 
 
@@ -105,9 +108,7 @@ def level(metric: Metric, values: Floats, clusters: Ints, method: Method) -> Lev
     if metric.binary:
         n = len(values) / design_effect(values, clusters)
         return Level(mean, Interval(*wilson(mean * n, n, method.confidence), "wilson"))
-    distribution = MeanDistribution(values, clusters, method.resamples, method.seed)
-    low, high = (distribution.quantile(q) for q in (method.alpha / 2, 1 - method.alpha / 2))
-    return Level(mean, Interval(low, high, distribution.method))
+    return Level(mean, _mean_bounds(values, clusters, method)[0])
 
 
 def _difference_of_proportions(gains: Floats, effect: float, method: Method) -> tuple[Interval, float, float]:
@@ -120,8 +121,21 @@ def _difference_of_proportions(gains: Floats, effect: float, method: Method) -> 
     return Interval(*two_sided, "tango"), lower, upper
 
 
-def _difference_of_means(gains: Floats, clusters: Ints, method: Method) -> tuple[Interval, float, float]:
-    distribution = MeanDistribution(gains, clusters, method.resamples, method.seed)
+def _mean_bounds(values: Floats, clusters: Ints, method: Method) -> tuple[Interval, float, float]:
+    """Two-sided interval, one-sided lower and upper bound."""
+    if clusters.max() == 0:
+        low, high = float(values.mean()) - _reach(values), float(values.mean()) + _reach(values)
+        return Interval(low, high, "one-cluster"), low, high
+    distribution = MeanDistribution(values, clusters, method.resamples, method.seed)
     low, high = (distribution.quantile(q) for q in (method.alpha / 2, 1 - method.alpha / 2))
     interval = Interval(low, high, distribution.method)
     return interval, distribution.quantile(method.alpha), distribution.quantile(1 - method.alpha)
+
+
+def _standard_error(values: Floats, clusters: Ints) -> float:
+    return _reach(values) if clusters.max() == 0 else cluster_standard_error(values, clusters)
+
+
+def _reach(values: Floats) -> float:
+    """What stands for an error that cannot be estimated: the largest value, or 1."""
+    return max(1.0, float(np.abs(values).max()))

@@ -1,57 +1,56 @@
-"""The promotion gate: what the comparisons allow to be said about a tuned model.
+"""The promotion gate: what a policy allows to be said about a tuned model.
 
 A retained suite asks for non-inferiority: has the model kept this within the margin? A domain suite asks for
-a gain: has it learned what it was tuned for? Each is decided by one-sided bounds, and the model passes only
-if every suite does; a missing gain blocks nobody's other abilities, so it makes the model inconclusive, never
+a gain: has it learned what it was tuned for? Each is decided by its sequential test, and the model passes only
+if every suite of the policy does; a missing gain harms no other ability, so it makes the model inconclusive, never
 failed. That is an intersection-union test (Berger, Technometrics 24 (1982) 295-300): the chance to pass a
-model that fails in any suite is at most alpha without correction for the number of suites. The price is
-power, which the verdict "inconclusive" says openly: it is neither a pass nor a proof of harm.
+model that fails in any suite is at most alpha without correction for the number of suites. A failure needs one
+suite alone, so its error is spread over the retained suites: at most alpha for a model within every margin.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from evalstats.comparison import Comparison
+from evalstats.findings import finding
 from evalstats.paired import Metric
+from evalstats.policy import GatePolicy, Role, SuitePolicy, Verdict
+from evalstats.sequential import Sequential, settled
 from evalstats.signflip import holm
 
-
-class Role(StrEnum):
-    """What a suite must show."""
-
-    DOMAIN = "domain"
-    """The tuned model is better than its base by more than the margin (zero: better at all)."""
-    RETAINED = "retained"
-    """The tuned model is not worse than its base by the margin or more."""
+__all__ = ["GateVerdict", "Role", "SuiteResult", "SuiteVerdict", "Verdict", "decide"]
 
 
-class Verdict(StrEnum):
-    PASS = "pass"
-    FAILED = "failed"
-    INCONCLUSIVE = "inconclusive"
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SuiteResult:
-    """What the gate decides from: a suite's name, role, margin and comparison."""
+    """What the gate decides from."""
 
-    name: str
-    role: Role
+    suite: SuitePolicy
     metric: Metric
-    margin: float
-    """At least 0, in the metric's unit."""
+    available: int
+    """Items that the suite has at all."""
     comparison: Comparison
+    test: Sequential
+    items_needed: int | None
+    """See `evalstats.power.items_to_pass`; None where it is not asked."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The suite's own verdict under its part of the policy."""
+        return settled(self.test, self.suite, items=self.comparison.n, available=self.available)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SuiteVerdict:
     name: str
     verdict: Verdict
+    counted: bool
+    """Whether the policy names the suite: others are reported and decide nothing."""
     regressed: bool
-    """Worse than the base beyond chance, all suites together (Holm): may be within the margin."""
+    """Worse than the base beyond chance, all suites together (Holm), at any number of items: may be within the
+    margin."""
     regression_p_holm: float
     finding: str
     """One sentence for people."""
@@ -61,66 +60,61 @@ class SuiteVerdict:
 class GateVerdict:
     verdict: Verdict
     suites: tuple[SuiteVerdict, ...]
+    missing: tuple[str, ...]
+    """Suites of the policy without a result."""
 
     @property
     def regressed(self) -> list[str]:
         return [suite.name for suite in self.suites if suite.regressed]
 
 
-def decide(results: Sequence[SuiteResult], alpha: float) -> GateVerdict:
-    """The verdicts of all suites and of the model. Raises ValueError without suites: nothing would be a
-    pass."""
-    if not results:
-        raise ValueError("a gate without suites would pass anything")
-    adjusted = holm([result.comparison.regression_p for result in results])
-    suites = tuple(_decide_suite(result, p, alpha) for result, p in zip(results, adjusted, strict=True))
-    lost = [
-        suite.name
-        for suite, result in zip(suites, results, strict=True)
-        if result.role is Role.RETAINED and suite.verdict is Verdict.FAILED
-    ]
-    if lost:
+def decide(results: Sequence[SuiteResult], policy: GatePolicy) -> GateVerdict:
+    """The verdicts of all suites and of the model.
+
+    FAILED when a retained suite of the policy failed, whatever else is missing. Else INCOMPLETE when a suite of the
+    policy is missing or has items left to ask. Else PASS when all suites of the policy passed. Else INCONCLUSIVE.
+    Raises ValueError for a suite that stands twice, or that the policy names with another role or margin.
+    """
+    names = [result.suite.name for result in results]
+    for result in results:
+        wanted = policy.suite(result.suite.name)
+        if names.count(result.suite.name) > 1:
+            raise ValueError(f"suite {result.suite.name} stands twice")
+        if wanted is not None and wanted != result.suite:
+            raise ValueError(
+                f"suite {result.suite.name} was tested by {result.suite}, the policy asks for {wanted}"
+            )
+    adjusted = holm([result.test.worse_p for result in results])
+    suites = tuple(_decide_suite(result, p, policy) for result, p in zip(results, adjusted, strict=True))
+    missing = tuple(suite.name for suite in policy.suites if suite.name not in names)
+    found = {suite.verdict for suite in suites if suite.counted}
+    if Verdict.FAILED in found:
         overall = Verdict.FAILED
-    elif all(suite.verdict is Verdict.PASS for suite in suites):
+    elif missing or Verdict.INCOMPLETE in found:
+        overall = Verdict.INCOMPLETE
+    elif found == {Verdict.PASS}:
         overall = Verdict.PASS
     else:
         overall = Verdict.INCONCLUSIVE
-    return GateVerdict(overall, suites)
+    return GateVerdict(overall, suites, missing)
 
 
-def _decide_suite(result: SuiteResult, p_holm: float, alpha: float) -> SuiteVerdict:
-    comparison = result.comparison
-    regressed = comparison.gain < 0 and p_holm < alpha
-    # The least gain that is enough: above it on a domain suite, down to minus the margin on a retained one.
-    threshold = result.margin if result.role is Role.DOMAIN else -result.margin
-    if comparison.lower_bound > threshold:
-        verdict = Verdict.PASS
-    elif comparison.upper_bound < threshold or (regressed and comparison.gain < threshold):
-        # The second condition: worse beyond chance, and by more than the margin as best estimated.
-        verdict = Verdict.FAILED
-    else:
-        verdict = Verdict.INCONCLUSIVE
-    return SuiteVerdict(result.name, verdict, regressed, p_holm, _finding(result, verdict, regressed))
-
-
-def _finding(result: SuiteResult, verdict: Verdict, regressed: bool) -> str:
-    c, unit = result.comparison, "" if result.metric.binary else " bits per byte"
-    change = (
-        f"{result.metric.value} {c.base.value:.3f} -> {c.tuned.value:.3f}; gain {c.gain:+.3f}{unit}, "
-        f"95% interval {c.interval.lower:+.3f} to {c.interval.upper:+.3f}, n = {c.n}"
+def _decide_suite(result: SuiteResult, p_holm: float, policy: GatePolicy) -> SuiteVerdict:
+    verdict, regressed = result.verdict, p_holm <= policy.alpha
+    return SuiteVerdict(
+        name=result.suite.name,
+        verdict=verdict,
+        counted=policy.suite(result.suite.name) is not None,
+        regressed=regressed,
+        regression_p_holm=p_holm,
+        finding=finding(
+            suite=result.suite,
+            metric=result.metric,
+            verdict=verdict,
+            regressed=regressed,
+            comparison=result.comparison,
+            test=result.test,
+            available=result.available,
+            items_needed=result.items_needed,
+        ),
     )
-    if result.role is Role.DOMAIN:
-        said = {
-            Verdict.PASS: "gain shown",
-            Verdict.FAILED: "no gain: the tuned model is not better by the required amount",
-            Verdict.INCONCLUSIVE: "no gain shown",
-        }[verdict]
-        return f"{result.name}: {said} ({change}; required above {result.margin:+.3f})"
-    said = {
-        Verdict.PASS: "kept within the margin" + (", though worse beyond chance" if regressed else ""),
-        Verdict.FAILED: "lost beyond the margin",
-        Verdict.INCONCLUSIVE: "not shown to be kept"
-        + (", and worse beyond chance" if regressed else "")
-        + (f"; about {c.items_needed} items would show it" if (c.items_needed or 0) > c.n else ""),
-    }[verdict]
-    return f"{result.name}: {said} ({change}; margin {result.margin:.3f})"

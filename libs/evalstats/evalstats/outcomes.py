@@ -29,7 +29,7 @@ class ItemOutcome:
     """Natural logarithms, one for each option in the item's order (one alone where the item is a text)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcomes:
     """One model's outcomes on one suite, in the order of the suite's items."""
 

@@ -32,7 +32,7 @@ class Metric(StrEnum):
 
 
 class TooFewClusters(ValueError):
-    """All items hang together: there is one piece of evidence, and no way to tell how far it may be off."""
+    """All items are one cluster: a single piece of evidence, from which no error can be estimated."""
 
 
 @dataclass(frozen=True)

@@ -4,26 +4,37 @@ A report is a pure function of what it records (digests, suites, margins, method
 the outcome set that it names. It carries no time and no machine name: the same work has the same report, and
 the digest of its canonical JSON is its name. Layout:
 
-    {schema, statistics_version, base, adapter, outcomes, method, compute, packages,
-     suites: [{name, role, rule, version, digest, items, template, margin, statistics, verdict, ...}],
-     gate: {verdict, regressed, findings}}
+    {schema, statistics_version, base, adapter, outcomes, policy, policy_digest, policy_source, method, compute,
+     packages,
+     suites: [{name, role, rule, version, digest, items, template, margin, available, counted, statistics, test,
+               verdict, ...}],
+     gate: {verdict, regressed, missing, findings}}
+
+`policy` is the effective gate policy itself, `policy_digest` its name, `policy_source` the digest of the policy that
+it was made from. `statistics` hold for a number of items fixed in advance, `test` at any number of items: the verdict
+comes from `test`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from evalstats import VERSION
-from evalstats.comparison import Comparison, Level, Method, compare
-from evalstats.gate import Role, SuiteResult, SuiteVerdict, decide
+from evalstats.comparison import Level, Method, compare
+from evalstats.findings import may_advise
+from evalstats.gate import GateVerdict, SuiteResult, SuiteVerdict, decide
+from evalstats.order import first_out_of_order
 from evalstats.outcomes import Outcomes, pair
 from evalstats.paired import Interval
+from evalstats.policy import GatePolicy, InvalidPolicy, Role, SuitePolicy
+from evalstats.power import items_to_pass
 from evalstats.rules import Rule
+from evalstats.sequential import Sequential, sequential, settled
 
-SCHEMA = "openledger.evaluation.report.v1"
+SCHEMA = "openledger.evaluation.report.v2"
 OUTCOME_SET_SCHEMA = "openledger.evaluation.outcome-set.v1"
 
 
@@ -31,7 +42,7 @@ class InvalidReport(ValueError):
     """A report or outcome set that does not have the form its schema asks for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SuiteRecord:
     """What a report says about a suite before any result."""
 
@@ -44,13 +55,18 @@ class SuiteRecord:
     items_digest: str
     template_digest: str
     margin: float
+    """The policy's, where the policy names the suite."""
+    available: int
+    """Items that the suite has at all: scoring ends there, whatever the policy allows."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.margin) and self.margin >= 0):
             raise InvalidReport(f"suite {self.name}: margin {self.margin} must be a number, at least 0")
+        if self.available < 1:
+            raise InvalidReport(f"suite {self.name}: {self.available} items available, at least 1 is needed")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
     """All of a report that is not computed."""
 
@@ -59,6 +75,10 @@ class Inputs:
     outcomes_digest: str
     """Digest of the canonical JSON of the outcome set."""
     suites: tuple[SuiteRecord, ...]
+    policy: GatePolicy
+    """The effective policy: what the model's intent made of the policy that it names."""
+    policy_source: str
+    """Digest of the policy that it names, in the version that was used."""
     method: Method
     compute: Mapping[str, Any]
     packages: Mapping[str, str]
@@ -87,38 +107,108 @@ def read_outcome_set(value: Mapping[str, Any]) -> list[tuple[Outcomes, Outcomes]
 
 
 def build(inputs: Inputs, pairs: Sequence[tuple[Outcomes, Outcomes]]) -> dict[str, Any]:
-    """The report. Raises InvalidReport when outcomes belong to other suites or models than the inputs
-    name."""
-    if len(pairs) != len(inputs.suites):
-        raise InvalidReport(f"{len(inputs.suites)} suites, but outcomes of {len(pairs)}")
-    results = []
-    for suite, (base, tuned) in zip(inputs.suites, pairs, strict=True):
-        if base.suite_digest != suite.digest:
-            raise InvalidReport(f"{suite.name} is {suite.digest}, its outcomes are of {base.suite_digest}")
-        if (base.base_digest, tuned.adapter_digest) != (inputs.base_digest, inputs.adapter_digest):
-            raise InvalidReport(f"the outcomes of {suite.name} belong to other models than the report's")
-        comparison = compare(pair(suite.rule.metric, base, tuned), suite.margin, inputs.method)
-        results.append(SuiteResult(suite.name, suite.role, suite.rule.metric, suite.margin, comparison))
-    gate = decide(results, inputs.method.alpha)
+    """The report. Raises InvalidReport when outcomes belong to other suites or models than the inputs name, or do not
+    stand in the order of the policy's seed, and when a suite's role or margin is not the policy's."""
+    results = _results(inputs, inputs.policy, pairs)
+    gate = decide(results, inputs.policy)
     return {
         "schema": SCHEMA,
         "statistics_version": VERSION,
         "base": inputs.base_digest,
         "adapter": inputs.adapter_digest,
         "outcomes": inputs.outcomes_digest,
+        "policy": inputs.policy.to_json(),
+        "policy_digest": inputs.policy.digest,
+        "policy_source": inputs.policy_source,
         "method": asdict(inputs.method),
         "compute": dict(inputs.compute),
         "packages": dict(inputs.packages),
         "suites": [
-            _suite_json(suite, result.comparison, verdict)
+            _suite_json(suite, result, verdict)
             for suite, result, verdict in zip(inputs.suites, results, gate.suites, strict=True)
         ],
         "gate": {
             "verdict": gate.verdict.value,
             "regressed": gate.regressed,
+            "missing": list(gate.missing),
             "findings": [suite.finding for suite in gate.suites],
         },
     }
+
+
+def judge(report: Mapping[str, Any], outcomes: Mapping[str, Any], policy: GatePolicy) -> GateVerdict:
+    """The verdict that a policy of your own gives on a report's outcomes, whatever policy the report was made by.
+
+    Suites that the policy names are tested with its margins and alpha. Raises InvalidReport, InvalidOutcomes; the former
+    also where the items stand in the order of another seed than the policy's.
+    """
+    inputs = read_inputs(report)
+    suites = []
+    for record in inputs.suites:
+        wanted = policy.suite(record.name)
+        suites.append(record if wanted is None else replace(record, role=wanted.role, margin=wanted.margin))
+    judged = replace(inputs, suites=tuple(suites), policy=policy)
+    return decide(_results(judged, policy, read_outcome_set(outcomes)), policy)
+
+
+def _results(
+    inputs: Inputs, policy: GatePolicy, pairs: Sequence[tuple[Outcomes, Outcomes]]
+) -> list[SuiteResult]:
+    if len(pairs) != len(inputs.suites):
+        raise InvalidReport(f"{len(inputs.suites)} suites, but outcomes of {len(pairs)}")
+    if len({suite.name for suite in inputs.suites}) != len(inputs.suites):
+        raise InvalidReport("a suite stands twice")
+    return [_result(inputs, policy, suite, pair) for suite, pair in zip(inputs.suites, pairs, strict=True)]
+
+
+def _result(
+    inputs: Inputs, policy: GatePolicy, record: SuiteRecord, outcomes: tuple[Outcomes, Outcomes]
+) -> SuiteResult:
+    base, tuned = outcomes
+    if base.suite_digest != record.digest:
+        raise InvalidReport(f"{record.name} is {record.digest}, its outcomes are of {base.suite_digest}")
+    if (base.base_digest, tuned.adapter_digest) != (inputs.base_digest, inputs.adapter_digest):
+        raise InvalidReport(f"the outcomes of {record.name} belong to other models than the report's")
+    if len(base.items) > record.available:
+        raise InvalidReport(
+            f"{record.name} has {record.available} items, its outcomes are of {len(base.items)}"
+        )
+    wrong = first_out_of_order([(item.item, item.cluster) for item in base.items], policy.seed)
+    if wrong is not None:
+        raise InvalidReport(
+            f"{record.name}: item {wrong} is {base.items[wrong].item}, which does not stand there in the order of "
+            f"seed {policy.seed}"
+        )
+    suite = _tested(record, policy, len(base.items))
+    pairs = pair(record.rule.metric, base, tuned)
+    comparison = compare(pairs, inputs.method)
+    test = sequential(pairs, suite, alpha=policy.alpha, retained=policy.retained)
+    verdict = settled(test, suite, items=pairs.n, available=record.available)
+    advised = may_advise(verdict, suite, comparison, test)
+    return SuiteResult(
+        suite=suite,
+        metric=record.rule.metric,
+        available=record.available,
+        comparison=comparison,
+        test=test,
+        items_needed=items_to_pass(pairs, suite, policy.alpha, inputs.method.seed) if advised else None,
+    )
+
+
+def _tested(record: SuiteRecord, policy: GatePolicy, items: int) -> SuitePolicy:
+    """What the policy asks of the suite; of one that it does not name, what the record says."""
+    suite = policy.suite(record.name)
+    if suite is None:
+        try:
+            return SuitePolicy(name=record.name, role=record.role, margin=record.margin, items=max(2, items))
+        except InvalidPolicy as error:
+            raise InvalidReport(f"suite {record.name}: {error}") from error
+    if (record.role, record.margin) != (suite.role, suite.margin):
+        raise InvalidReport(
+            f"suite {record.name}: {record.role} within {record.margin:g}, the policy says {suite.role} within "
+            f"{suite.margin:g}"
+        )
+    return suite
 
 
 def read_inputs(report: Mapping[str, Any]) -> Inputs:
@@ -134,6 +224,8 @@ def read_inputs(report: Mapping[str, Any]) -> Inputs:
             adapter_digest=str(report["adapter"]),
             outcomes_digest=str(report["outcomes"]),
             suites=tuple(_suite_record(suite) for suite in report["suites"]),
+            policy=GatePolicy.from_json(report["policy"]),
+            policy_source=str(report["policy_source"]),
             method=Method(**report["method"]),
             compute=dict(report["compute"]),
             packages=dict(report["packages"]),
@@ -157,10 +249,12 @@ def _suite_record(suite: Mapping[str, Any]) -> SuiteRecord:
         items_digest=suite["items"],
         template_digest=suite["template"],
         margin=float(suite["margin"]),
+        available=int(suite["available"]),
     )
 
 
-def _suite_json(suite: SuiteRecord, comparison: Comparison, verdict: SuiteVerdict) -> dict[str, Any]:
+def _suite_json(suite: SuiteRecord, result: SuiteResult, verdict: SuiteVerdict) -> dict[str, Any]:
+    comparison = result.comparison
     return {
         "name": suite.name,
         "role": suite.role.value,
@@ -171,6 +265,8 @@ def _suite_json(suite: SuiteRecord, comparison: Comparison, verdict: SuiteVerdic
         "items": suite.items_digest,
         "template": suite.template_digest,
         "margin": suite.margin,
+        "available": suite.available,
+        "counted": verdict.counted,
         "statistics": {
             "n": comparison.n,
             "clusters": comparison.clusters,
@@ -185,11 +281,26 @@ def _suite_json(suite: SuiteRecord, comparison: Comparison, verdict: SuiteVerdic
             "worsened": comparison.worsened,
             "regression_p": comparison.regression_p,
             "regression_p_holm": verdict.regression_p_holm,
-            "items_needed": comparison.items_needed,
+            "items_needed": result.items_needed,
         },
+        "test": _test_json(result.test),
         "verdict": verdict.verdict.value,
         "regressed": verdict.regressed,
         "finding": verdict.finding,
+    }
+
+
+def _test_json(test: Sequential) -> dict[str, Any]:
+    return {
+        "decided_after": test.decided_after,
+        "observations": test.observations,
+        "bound": test.bound,
+        "clipped": test.clipped,
+        "pass": {"log_capital": test.pass_log_capital, "threshold": test.pass_threshold},
+        "fail": {"log_capital": test.fail_log_capital, "threshold": test.fail_threshold},
+        "gain_lower_bound": test.lower_bound,
+        "gain_upper_bound": test.upper_bound,
+        "worse_p": test.worse_p,
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evalstats.outcomes import Outcomes
+from evalstats.policy import GatePolicy, Verdict, looser
 from evalstats.report import InvalidReport, read_inputs, read_outcome_set, recompute
 from evalstats.rules import Rule, value
 
@@ -36,6 +37,31 @@ def check_report(report: Mapping[str, Any], outcomes: Mapping[str, Any]) -> list
     them cannot be read.
     """
     return list(_differences("$", dict(report), recompute(report, outcomes)))
+
+
+def check_policy(report: Mapping[str, Any], policy: GatePolicy) -> list[str]:
+    """What of a policy the report does not meet, a sentence each; empty when the model passed a gate at least as strict.
+
+    Reads what the report says: `check_report` says whether that is so. Raises InvalidReport.
+    """
+    inputs = read_inputs(report)
+    found = looser(inputs.policy, policy)
+    if inputs.policy.digest != report.get("policy_digest"):
+        found.append(
+            f"the report names policy {report.get('policy_digest')}, it holds {inputs.policy.digest}"
+        )
+    verdicts = {suite["name"]: suite for suite in report["suites"]}
+    for wanted in inputs.policy.suites:
+        measured = verdicts.get(wanted.name)
+        if measured is None:
+            found.append(f"suite {wanted.name} was not measured")
+        elif measured.get("verdict") != Verdict.PASS:
+            found.append(f"suite {wanted.name} did not pass: {measured.get('finding')}")
+    gate = report.get("gate")
+    said = gate.get("verdict") if isinstance(gate, dict) else None
+    if not found and said != Verdict.PASS:
+        found.append(f"the report's verdict is {said!r}, not {Verdict.PASS.value!r}")
+    return found
 
 
 def check_items(

@@ -69,9 +69,9 @@ def test_tango_over_the_design_effect_covers_clustered_choices() -> None:
     names = np.repeat(np.arange(clusters), size)
     covered = 0
     for _ in range(runs):
-        # Items of a cluster share their fate most of the time.
-        fate = np.repeat(random.choice([1.0, -1.0, 0.0], size=clusters, p=[0.1, 0.15, 0.75]), size)
-        gains = np.where(random.uniform(size=len(fate)) < 0.8, fate, 0.0)
+        # Items of a cluster mostly share their outcome.
+        shared = np.repeat(random.choice([1.0, -1.0, 0.0], size=clusters, p=[0.1, 0.15, 0.75]), size)
+        gains = np.where(random.uniform(size=len(shared)) < 0.8, shared, 0.0)
         effect = design_effect(gains, names)
         lower, _ = tango((gains > 0).sum() / effect, (gains < 0).sum() / effect, len(gains) / effect, 0.90)
         covered += lower < -0.05 * 0.8

@@ -7,13 +7,16 @@ Statistics in Medicine 33 (2014) 2850-2875 and BMC Medical Research Methodology 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from evalstats.cluster import cluster_standard_error, design_effect
 from evalstats.paired import Metric, PairedValues
-from evalstats.power import items_needed, items_to_conclude
+from evalstats.policy import Role, SuitePolicy
+from evalstats.power import items_for_discordance, items_to_pass
 from evalstats.proportions import tango, wilson
 from evalstats.signflip import exact_regression_p, holm, sampled_regression_p
 
@@ -110,17 +113,29 @@ def test_design_effect_without_variation_counts_each_cluster_once() -> None:
     assert design_effect(np.zeros(12), np.repeat(np.arange(4), 3)) == 3.0
 
 
-@pytest.mark.parametrize(("margin", "items"), [(0.02, 1_546), (0.05, 248)])
-def test_ten_percent_discordance_needs_the_known_number_of_items(margin: float, items: int) -> None:
-    assert items_needed(0.10, margin) == items
+KEPT = SuitePolicy(name="kept", role=Role.RETAINED, margin=0.05, items=1_000)
 
 
-def test_items_to_conclude_does_not_promise_certainty_from_a_sample_without_change() -> None:
+def test_recommended_items_do_not_promise_certainty_from_a_sample_without_change() -> None:
     same = np.array([1.0, 0.0] * 25)
-    pairs = PairedValues(Metric.ACCURACY, same, same, np.arange(50))
-    assert items_to_conclude(pairs, 0.05) == items_needed(1 / 50, 0.05)
+    unchanged = items_to_pass(PairedValues(Metric.ACCURACY, same, same, np.arange(50)), KEPT, 0.05, seed=1)
+    certain = items_for_discordance(0.0, KEPT, 0.05, seed=1)
+    assert unchanged is not None
+    assert certain is not None
+    assert unchanged > certain
 
 
-def test_a_margin_of_zero_cannot_be_concluded() -> None:
-    with pytest.raises(ValueError, match="cannot be concluded"):
-        items_needed(0.1, 0.0)
+def test_recommended_items_grow_as_the_margin_shrinks_and_end_at_what_is_simulated() -> None:
+    margins = [replace(KEPT, margin=margin) for margin in (0.2, 0.1, 0.05)]
+    items = [items_for_discordance(0.1, suite, 0.05, seed=1) or 0 for suite in margins]
+    assert 0 < items[0] < items[1] < items[2]
+    assert items_for_discordance(0.1, replace(KEPT, margin=0.0001), 0.05, seed=1) is None
+
+
+def test_few_texts_do_not_tell_how_many_are_needed() -> None:
+    def texts(n: int) -> PairedValues:
+        tuned = np.random.RandomState(n).normal(1.0, 0.05, size=n)
+        return PairedValues(Metric.BITS_PER_BYTE, np.full(n, 1.0), tuned, np.arange(n))
+
+    assert items_to_pass(texts(9), KEPT, 0.05, seed=1) is None
+    assert (items_to_pass(texts(30), KEPT, 0.05, seed=1) or 0) < 100

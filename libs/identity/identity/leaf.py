@@ -29,7 +29,7 @@ class InvalidLeaf(ValueError):
         self.rule = rule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttributionLeaf:
     """One attributed answer in a batch.
 
@@ -70,7 +70,7 @@ class AttributionLeaf:
         )
 
     def hash(self) -> bytes:
-        """The 32 bytes that stand in the tree."""
+        """The 32 bytes in the tree."""
         return keccak256(keccak256(self.encode()))
 
 
@@ -96,7 +96,7 @@ class RewardLeaf:
         )
 
     def hash(self) -> bytes:
-        """The 32 bytes that stand in the tree."""
+        """The 32 bytes in the tree."""
         return keccak256(keccak256(self.encode()))
 
 

@@ -24,22 +24,39 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
+class RootOfHashes:
+    """The root over leaves whose hashes are added one by one, in order. Holds one hash per level, never the leaves."""
+
+    def __init__(self) -> None:
+        # One complete subtree per set bit of the number of leaves so far, the largest first.
+        self._subtrees: list[bytes] = []
+        self._count = 0
+
+    def add(self, node: bytes) -> None:
+        """Adds the hash of the next leaf."""
+        count = self._count
+        while count & 1:
+            node = node_hash(self._subtrees.pop(), node)
+            count >>= 1
+        self._subtrees.append(node)
+        self._count += 1
+
+    def root(self) -> bytes:
+        """The 32-byte root over the leaves so far."""
+        if not self._subtrees:
+            return EMPTY_ROOT
+        node = self._subtrees[-1]
+        for subtree in reversed(self._subtrees[:-1]):
+            node = node_hash(subtree, node)
+        return node
+
+
 def root(leaves: Iterable[bytes]) -> bytes:
     """The 32-byte root over leaves in order. Streams: holds one hash per level, never the leaves."""
-    # One complete subtree per set bit of the number of leaves so far, the largest first.
-    subtrees: list[bytes] = []
-    for count, leaf in enumerate(leaves):
-        node = leaf_hash(leaf)
-        while count & 1:
-            node = node_hash(subtrees.pop(), node)
-            count >>= 1
-        subtrees.append(node)
-    if not subtrees:
-        return EMPTY_ROOT
-    node = subtrees.pop()
-    while subtrees:
-        node = node_hash(subtrees.pop(), node)
-    return node
+    tree = RootOfHashes()
+    for leaf in leaves:
+        tree.add(leaf_hash(leaf))
+    return tree.root()
 
 
 def proof(leaves: Sequence[bytes], index: int) -> list[bytes]:

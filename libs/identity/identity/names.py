@@ -12,14 +12,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
+
+
+def with_article(noun: str) -> str:
+    """`an attribution`, `a batch`."""
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 class InvalidName(ValueError):
     """A text is not a name of this kind. Carries the text, the kind and the template it should follow."""
 
     def __init__(self, text: str, kind: str, template: str, rule: str) -> None:
-        super().__init__(f"{text!r} is not the name of a {kind}: {rule}; expected {template}")
+        super().__init__(f"{text!r} is not the name of {with_article(kind)}: {rule}; expected {template}")
         self.text = text
         self.kind = kind
         self.template = template
@@ -50,6 +55,11 @@ class ResourceName:
         for field, rule in self._variables():
             self._check(str(self), field, rule, str(getattr(self, field)))
 
+    @property
+    def id(self) -> str:
+        """The last segment: what tells this resource from the others in its collection."""
+        return str(self).rsplit("/", 1)[1]
+
     def __str__(self) -> str:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return "/".join(
@@ -59,7 +69,7 @@ class ResourceName:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """The name out of its text. Raises InvalidName."""
+        """Returns the name that the text is. Raises InvalidName."""
         segments = name.split("/")
         expected = cls.template.split("/")
         if len(segments) != len(expected):
@@ -91,6 +101,37 @@ class ResourceName:
         pattern, words = _RULES[rule]
         if not pattern.fullmatch(value):
             raise InvalidName(name, cls.kind, cls.pattern(), f"{field} {value!r} must be {words}")
+
+
+N = TypeVar("N", bound=ResourceName)
+
+
+def parse_any(text: str, *kinds: type[N]) -> N:
+    """Returns the name that the text is, of the first of the kinds whose form it has.
+
+        >>> type(parse_any("baseModels/tiny", ModelVersionName, BaseModelName)).__name__
+        'BaseModelName'
+
+    Raises:
+        InvalidName: it has the form of none. The error is that of the only kind that shares the text's collection
+            ("datanets/"), where there is one, and else names every form.
+    """
+    errors: list[InvalidName] = []
+    for kind in kinds:
+        try:
+            return kind.parse(text)
+        except InvalidName as error:
+            errors.append(error)
+    collection = text.split("/", 1)[0]
+    close = [error for error in errors if error.template.split("/", 1)[0] == collection]
+    if len(errors) == 1 or len(close) == 1:
+        raise (close or errors)[0]
+    raise InvalidName(
+        text,
+        " or ".join(error.kind for error in errors),
+        " or ".join(error.template for error in errors),
+        "has another form",
+    )
 
 
 @dataclass(frozen=True)
@@ -133,6 +174,16 @@ class SnapshotName(ResourceName):
 
 
 @dataclass(frozen=True)
+class SealOperationName(ResourceName):
+    """The sealing of a snapshot."""
+
+    kind: ClassVar[str] = "seal operation"
+    template: ClassVar[str] = "datanets/{datanet:id}/sealOperations/{operation:ulid}"
+    datanet: str
+    operation: str
+
+
+@dataclass(frozen=True)
 class BaseModelName(ResourceName):
     """A base model."""
 
@@ -166,6 +217,53 @@ class ModelVersionName(ResourceName):
     kind: ClassVar[str] = "model version"
     template: ClassVar[str] = "models/{model:id}/versions/{version:number}"
     model: str
+    version: int
+
+
+@dataclass(frozen=True)
+class EvaluationName(ResourceName):
+    """One evaluation of a model version."""
+
+    kind: ClassVar[str] = "evaluation"
+    template: ClassVar[str] = "evaluations/{evaluation:ulid}"
+    evaluation: str
+
+
+@dataclass(frozen=True)
+class PromotionOverrideName(ResourceName):
+    """A request to promote a model version against its gate."""
+
+    kind: ClassVar[str] = "promotion override"
+    template: ClassVar[str] = "promotionOverrides/{override:ulid}"
+    override: str
+
+
+@dataclass(frozen=True)
+class PromotionName(ResourceName):
+    """One entry of a model's promotion history, counted from 1."""
+
+    kind: ClassVar[str] = "promotion"
+    template: ClassVar[str] = "models/{model:id}/promotions/{promotion:number}"
+    model: str
+    promotion: int
+
+
+@dataclass(frozen=True)
+class GatePolicyName(ResourceName):
+    """A gate policy: a line of versions."""
+
+    kind: ClassVar[str] = "gate policy"
+    template: ClassVar[str] = "gatePolicies/{policy:id}"
+    policy: str
+
+
+@dataclass(frozen=True)
+class GatePolicyVersionName(ResourceName):
+    """One version of a gate policy."""
+
+    kind: ClassVar[str] = "gate policy version"
+    template: ClassVar[str] = "gatePolicies/{policy:id}/versions/{version:number}"
+    policy: str
     version: int
 
 

@@ -24,7 +24,7 @@ class CorruptSnapshot(ValueError):
         self.rule = rule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SnapshotLine:
     """One record of a snapshot."""
 

@@ -11,16 +11,22 @@ from identity.names import (
     BatchName,
     ContributorName,
     DatanetName,
+    EvaluationName,
     EvaluationReportName,
+    GatePolicyName,
+    GatePolicyVersionName,
     InferenceName,
     InvalidName,
     ModelName,
     ModelVersionName,
+    PromotionName,
+    PromotionOverrideName,
     RecordName,
     ResourceName,
     RewardRootName,
     SnapshotName,
     TrainingRunName,
+    parse_any,
 )
 
 HEX, ULID = "0a" * 32, "01JDGXG4ZXQ8V5E7YB1T3M9KCN"
@@ -33,6 +39,11 @@ NAMES: dict[str, ResourceName] = {
     f"trainingRuns/{ULID}": TrainingRunName(ULID),
     "models/tactics": ModelName("tactics"),
     "models/tactics/versions/2": ModelVersionName("tactics", 2),
+    f"evaluations/{ULID}": EvaluationName(ULID),
+    f"promotionOverrides/{ULID}": PromotionOverrideName(ULID),
+    "models/tactics/promotions/3": PromotionName("tactics", 3),
+    "gatePolicies/default": GatePolicyName("default"),
+    "gatePolicies/default/versions/1": GatePolicyVersionName("default", 1),
     f"evaluationReports/{HEX}": EvaluationReportName(HEX),
     f"inferences/{ULID}": InferenceName(ULID),
     f"attributions/{ULID}": AttributionName(ULID),
@@ -74,3 +85,27 @@ def test_a_name_cannot_be_built_from_a_wrong_part() -> None:
         DatanetName("a/b")
     with pytest.raises(InvalidName):
         SnapshotName("a", -1)
+
+
+def test_a_name_of_several_kinds_is_read_as_the_kind_whose_form_it_has() -> None:
+    assert parse_any("models/m/versions/2", ModelVersionName, BaseModelName) == ModelVersionName("m", 2)
+    assert parse_any("baseModels/tiny", ModelVersionName, BaseModelName) == BaseModelName("tiny")
+
+
+def test_a_name_of_no_kind_is_refused_by_the_kind_it_comes_close_to_or_else_by_all() -> None:
+    with pytest.raises(InvalidName, match="leading zeros") as close:
+        parse_any("models/m/versions/02", ModelVersionName, BaseModelName)
+    assert close.value.kind == "model version"
+    with pytest.raises(InvalidName) as none:
+        parse_any("things/1", ModelVersionName, BaseModelName)
+    assert none.value.template == "models/{model}/versions/{version} or baseModels/{base_model}"
+
+
+def test_the_id_is_the_last_segment() -> None:
+    assert (SnapshotName("threat-intel", 3).id, DatanetName("threat-intel").id) == ("3", "threat-intel")
+
+
+@pytest.mark.parametrize(("kind", "shown"), [(AttributionName, "an attribution"), (BatchName, "a batch")])
+def test_an_error_names_the_kind_with_its_article(kind: type[ResourceName], shown: str) -> None:
+    with pytest.raises(InvalidName, match=f"is not the name of {shown}: "):
+        kind.parse("nothing")

@@ -14,7 +14,13 @@ from identity.snapshot import CorruptSnapshot, SnapshotLine
 def line(text: str) -> SnapshotLine:
     record = {"text": text, "label": "execution"}
     name = digest_json(record)
-    return SnapshotLine(name, name, "train", "datanets/d/contributors/c", record)
+    return SnapshotLine(
+        record_digest=name,
+        cluster=name,
+        split="train",
+        contributor="datanets/d/contributors/c",
+        record=record,
+    )
 
 
 LINES = [line(f"text {n}") for n in range(9)]
@@ -40,7 +46,13 @@ def test_every_line_is_proven_under_the_root() -> None:
 
 
 def test_a_record_under_a_wrong_digest_is_not_written() -> None:
-    wrong = SnapshotLine(LINES[0].record_digest, LINES[0].cluster, "train", "c", {"text": "other"})
+    wrong = SnapshotLine(
+        record_digest=LINES[0].record_digest,
+        cluster=LINES[0].cluster,
+        split="train",
+        contributor="c",
+        record={"text": "other"},
+    )
     with pytest.raises(CorruptSnapshot, match="is not the record's digest"):
         snapshot.write_lines([wrong])
 

@@ -1,12 +1,11 @@
-"""Base models, adapters and prompts by digest, for every service that runs a model.
+"""Base models, adapters and prompts by digest, for every service that names or runs a model.
 
-- `compute`: which device and number type, measured
-- `base_model`: manifest, materialise, load
-- `gguf_import`: the packaged SmolLM2 becomes a base model
-- `tiny`: a random-weight base model for small runs
-- `adapter`: publish, fetch and check LoRA adapters
+Without torch:
+
 - `prompt`: record -> prompt and completion -> tokens
-- `lora`: several adapters on one base, for serving
+- `base_model`: a base model's manifest; publishing and unpacking its files
+- `adapter`: a LoRA adapter's manifest and configuration, and what is refused
+- `training_manifest`: what a model version was trained on
 
-Importing a submodule imports torch: services that run no model in their own process import none of them.
+With torch, installed by the extra `openledger-modelkit[weights]`: everything in `modelkit.weights`.
 """

@@ -1,4 +1,4 @@
-"""LoRA adapters by digest, and what is refused.
+"""LoRA adapters by digest: manifest, configuration, and what is refused. `modelkit.weights.adapter` reads the tensors.
 
 An adapter is a manifest object {"kind": "adapter", "base": base digest, "files": {file name: digest}} with
 two files: `adapter_config.json` in our own schema, which PEFT reads too, and `adapter_model.safetensors`.
@@ -10,20 +10,11 @@ numbers, and the digest of the base it was trained for.
 from __future__ import annotations
 
 import json
-import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-
-from identity.digest import canonical_json
-from modelkit.base_model import link_files
-from servicekit import crash
 from servicekit.objects import ObjectStore
 
 KIND = "adapter"
@@ -34,10 +25,6 @@ ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 MAX_RANK = 256
 MAX_BYTES = 1 << 30
 MAX_CONFIG_BYTES = 1 << 16
-
-_TENSOR_NAME = re.compile(
-    r"base_model\.model\.(?P<module>model\.layers\.\d+\.(?:self_attn|mlp)\.(?P<target>\w+))\.lora_(?P<side>[AB])\.weight"
-)
 
 
 class InvalidAdapter(ValueError):
@@ -57,60 +44,13 @@ class AdapterConfig:
         return self.alpha / self.rank
 
 
-@dataclass(frozen=True)
-class Adapter:
-    """A checked adapter in memory. `weights[module]` is (A [rank, in], B [out, rank]), module names as in
-    the base model ("model.layers.0.self_attn.q_proj")."""
-
-    config: AdapterConfig
-    weights: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-
-
-def publish(folder: Path, base_digest: str, store: ObjectStore) -> str:
-    """Checks and stores what PEFT's `save_pretrained` wrote; returns the adapter digest.
-
-    Both files are written anew, configuration in our schema and weights without their header's notes: the
-    digest depends on what the adapter is, not on paths, library versions or who saved it. Raises
-    InvalidAdapter.
-    """
-    config = _peft_config(_read_json(folder / CONFIG_FILE))
-    _weights(folder / WEIGHTS_FILE, config)
-    files = {
-        CONFIG_FILE: store.put_bytes(canonical_json(_config_json(config, base_digest))),
-        WEIGHTS_FILE: store.put_bytes(save(load_file(folder / WEIGHTS_FILE))),
-    }
-    return store.put_bytes(canonical_json({"kind": KIND, "base": base_digest, "files": files}))
-
-
 def base_of(digest: str, store: ObjectStore) -> str:
-    """The digest of the base model that an adapter was trained for."""
-    return _manifest(digest, store)[0]
+    """Returns the digest of the base model that an adapter was trained for."""
+    return manifest(digest, store)[0]
 
 
-def fetch(digest: str, store: ObjectStore, cache_dir: Path, base_digest: str) -> Path:
-    """A folder with both files, checked; PEFT and `read` load it. Raises NotFound or InvalidAdapter."""
-    base, files = _manifest(digest, store)
-    if base != base_digest:
-        raise InvalidAdapter(f"adapter {digest} was trained for base {base}, not {base_digest}")
-    folder = link_files(digest, files, store, cache_dir)
-    try:
-        if _read_json(folder / CONFIG_FILE).get("base_model_name_or_path") != base:
-            raise InvalidAdapter(f"{CONFIG_FILE} and the manifest name different base models")
-        read(folder)
-    except InvalidAdapter:
-        with crash.step("remove folder"):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return folder
-
-
-def read(folder: Path) -> Adapter:
-    """Configuration and weights of a fetched folder, in the stored dtype. Raises InvalidAdapter."""
-    config = _own_config(_read_json(folder / CONFIG_FILE))
-    return Adapter(config, _weights(folder / WEIGHTS_FILE, config))
-
-
-def _manifest(digest: str, store: ObjectStore) -> tuple[str, dict[str, str]]:
+def manifest(digest: str, store: ObjectStore) -> tuple[str, dict[str, str]]:
+    """Returns an adapter's base digest and its files' digests by name. Raises NotFound or InvalidAdapter."""
     try:
         content: Any = json.loads(store.get_bytes(digest))
     except ValueError as error:
@@ -123,7 +63,8 @@ def _manifest(digest: str, store: ObjectStore) -> tuple[str, dict[str, str]]:
     return str(content.get("base")), {str(name): str(file) for name, file in files.items()}
 
 
-def _config_json(config: AdapterConfig, base_digest: str) -> dict[str, object]:
+def config_json(config: AdapterConfig, base_digest: str) -> dict[str, object]:
+    """Returns the content of `adapter_config.json` in this platform's schema."""
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -137,12 +78,13 @@ def _config_json(config: AdapterConfig, base_digest: str) -> dict[str, object]:
     }
 
 
-def _own_config(content: Mapping[str, Any]) -> AdapterConfig:
-    expected = set(_config_json(AdapterConfig(1, 1, ()), ""))
+def own_config(content: Mapping[str, Any]) -> AdapterConfig:
+    """Reads a published configuration: exactly this platform's keys. Raises InvalidAdapter."""
+    expected = set(config_json(AdapterConfig(1, 1, ()), ""))
     if set(content) != expected:
         odd = sorted(set(content) ^ expected)
         raise InvalidAdapter(f"{CONFIG_FILE}: unknown or missing keys {odd}")
-    return _peft_config(content)
+    return peft_config(content)
 
 
 _MUST_BE_UNSET = (
@@ -163,7 +105,8 @@ _MUST_BE_UNSET = (
 )
 
 
-def _peft_config(content: Mapping[str, Any]) -> AdapterConfig:
+def peft_config(content: Mapping[str, Any]) -> AdapterConfig:
+    """Reads a configuration that PEFT wrote. Raises InvalidAdapter for anything but plain LoRA."""
     if content.get("peft_type") != "LORA":
         raise InvalidAdapter(
             f"{CONFIG_FILE}: peft_type is {content.get('peft_type')!r}; only LORA is accepted"
@@ -189,33 +132,8 @@ def _peft_config(content: Mapping[str, Any]) -> AdapterConfig:
     return AdapterConfig(rank, alpha, tuple(name for name in ALL_LINEAR if name in targets))
 
 
-def _weights(path: Path, config: AdapterConfig) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    if not path.is_file() or path.stat().st_size > MAX_BYTES:
-        raise InvalidAdapter(f"{WEIGHTS_FILE} is missing or larger than {MAX_BYTES} bytes")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise InvalidAdapter(f"{WEIGHTS_FILE} is not safetensors: {error}") from error
-    sides: dict[str, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        match = _TENSOR_NAME.fullmatch(name)
-        if match is None or match["target"] not in config.target_modules:
-            raise InvalidAdapter(f"{WEIGHTS_FILE}: {name!r} is not a LoRA weight of a target module")
-        rank = tensor.shape[0 if match["side"] == "A" else -1] if tensor.dim() == 2 else None
-        if rank != config.rank or tensor.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            raise InvalidAdapter(
-                f"{WEIGHTS_FILE}: {name!r} has shape {tuple(tensor.shape)} and type {tensor.dtype}; "
-                f"rank {config.rank} and a float type were announced"
-            )
-        if not torch.isfinite(tensor).all():
-            raise InvalidAdapter(f"{WEIGHTS_FILE}: {name!r} holds a number that is not finite")
-        sides.setdefault(match["module"], {})[match["side"]] = tensor
-    if not sides or any(set(pair) != {"A", "B"} for pair in sides.values()):
-        raise InvalidAdapter(f"{WEIGHTS_FILE}: every target needs lora_A and lora_B")
-    return {module: (pair["A"], pair["B"]) for module, pair in sorted(sides.items())}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a small JSON object. Raises InvalidAdapter that names the file."""
     if not path.is_file() or path.stat().st_size > MAX_CONFIG_BYTES:
         raise InvalidAdapter(f"{path.name} is missing or larger than {MAX_CONFIG_BYTES} bytes")
     try:

@@ -1,4 +1,4 @@
-"""Base models by digest: what one is, how it is unpacked, and how it is loaded.
+"""Base models by digest: what one is and how it is unpacked. `modelkit.weights.loading` loads one.
 
 A base model is a manifest object in the object store:
 
@@ -14,25 +14,24 @@ import json
 import math
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-
 from identity.digest import canonical_json
-from modelkit.compute import Compute
-from servicekit import crash
+from servicekit import crash, private
 from servicekit.objects import ObjectStore
 
 KIND = "base-model"
 REQUIRED_FILES = frozenset({"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"})
 ALLOWED_FILES = REQUIRED_FILES | {"generation_config.json", "chat_template.jinja", "special_tokens_map.json"}
-"""No Python, no pickles: loading a base model never runs code that came with it."""
+"""No Python files and no pickles: loading a base model never runs code from its files."""
+
+_MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors library itself."""
 
 
 class InvalidBaseModel(ValueError):
@@ -55,13 +54,18 @@ class BaseModel:
 def publish(folder: Path, name: str, licence: str, source: str, store: ObjectStore) -> str:
     """Stores a folder's model files and their manifest; returns the base digest. Other files are left out."""
     names = sorted(path.name for path in folder.iterdir() if path.name in ALLOWED_FILES)
-    manifest = BaseModel(name, licence, source, {file: store.put_file(folder / file) for file in names})
+    manifest = BaseModel(
+        name=name,
+        licence=licence,
+        source=source,
+        files={file: store.put_file(folder / file) for file in names},
+    )
     _check(manifest)
     return store.put_bytes(canonical_json(manifest.to_json()))
 
 
 def read_manifest(digest: str, store: ObjectStore) -> BaseModel:
-    """Raises NotFound when the store lacks it, InvalidBaseModel when it is something else."""
+    """Returns the manifest. Raises NotFound when the store lacks it, and InvalidBaseModel for another kind of object."""
     try:
         content: Any = json.loads(store.get_bytes(digest))
     except ValueError as error:
@@ -73,17 +77,17 @@ def read_manifest(digest: str, store: ObjectStore) -> BaseModel:
     ):
         raise InvalidBaseModel(f"{digest} is not a base model's manifest")
     manifest = BaseModel(
-        str(content.get("name", "")),
-        str(content.get("licence", "")),
-        str(content.get("source", "")),
-        {str(k): str(v) for k, v in content["files"].items()},
+        name=str(content.get("name", "")),
+        licence=str(content.get("licence", "")),
+        source=str(content.get("source", "")),
+        files={str(k): str(v) for k, v in content["files"].items()},
     )
     _check(manifest)
     return manifest
 
 
 def materialise(digest: str, store: ObjectStore, cache_dir: Path) -> Path:
-    """A folder with the model's files, made once for each digest below `cache_dir`; each file was verified.
+    """Returns a folder with the model's verified files, created once for each digest below `cache_dir`.
 
     The folder appears by one rename, so a process that dies halfway leaves nothing that looks complete, and
     two processes that arrive together both end with the same folder.
@@ -96,7 +100,7 @@ def link_files(digest: str, files: Mapping[str, str], store: ObjectStore, cache_
     folder = cache_dir / digest.removeprefix("sha256:")
     if folder.is_dir():
         return folder
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    private.folder(cache_dir)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=cache_dir))
     try:
         for name, file_digest in files.items():
@@ -109,7 +113,7 @@ def link_files(digest: str, files: Mapping[str, str], store: ObjectStore, cache_
             with crash.step("folder"):
                 building.rename(folder)
         except OSError:
-            if not folder.is_dir():  # someone else's finished folder is as good as ours
+            if not folder.is_dir():  # another process finished the same folder first
                 raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -117,43 +121,40 @@ def link_files(digest: str, files: Mapping[str, str], store: ObjectStore, cache_
 
 
 def parameter_count(digest: str, store: ObjectStore) -> int:
-    """Weights of the model, read from its file's header; tied weights count once."""
+    """Returns how many weights the model has, from its file's header; tied weights count once."""
+    return sum(math.prod(shape) for shape in tensor_shapes(digest, store).values())
+
+
+def tensor_shapes(digest: str, store: ObjectStore) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each weight by name, from the file's header. Raises NotFound or InvalidBaseModel."""
     path = store.local_path(read_manifest(digest, store).files["model.safetensors"])
-    with safe_open(path, "pt") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-
-
-def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a materialised base model; takes a third of a second and needs no weights."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        str(path.absolute()), local_files_only=True, trust_remote_code=False
-    )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def load(path: Path, compute: Compute) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model in evaluation mode with frozen weights in `compute`'s dtype and device, and its tokenizer."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        str(path.absolute()),
-        dtype=compute.torch_dtype,
-        attn_implementation="sdpa",
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-    )
-    model.requires_grad_(False)
-    model.train(False)
-    head = getattr(model, "lm_head", None)
-    if isinstance(head, torch.nn.Linear):
-        head.register_forward_pre_hook(_contiguous)
-    return model.to(compute.device), load_tokenizer(path)  # type: ignore[arg-type]
-
-
-def _contiguous(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """bf16 prefill is 2.5 times slower when lm_head multiplies a strided slice of the hidden states."""
-    return (inputs[0].contiguous(), *inputs[1:])
+    with path.open("rb") as file:
+        try:
+            (length,) = struct.unpack(
+                "<Q", file.read(8)
+            )  # a safetensors file begins with its header's length
+            if length > _MAX_HEADER_BYTES:
+                raise InvalidBaseModel(
+                    f"base model {digest}: model.safetensors has a header of {length} bytes; "
+                    f"at most {_MAX_HEADER_BYTES} are read"
+                )
+            header: dict[str, Any] = json.loads(file.read(length))
+            return {
+                name: tuple(map(int, tensor["shape"]))
+                for name, tensor in header.items()
+                if name != "__metadata__"
+            }
+        except (
+            struct.error,
+            UnicodeDecodeError,
+            json.JSONDecodeError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ) as error:
+            raise InvalidBaseModel(
+                f"base model {digest}: model.safetensors has no readable header"
+            ) from error
 
 
 def _check(manifest: BaseModel) -> None:

@@ -1,6 +1,6 @@
 """How a record becomes a prompt and the completion that the model should learn.
 
-A template is two short texts with `{field}` places, named by the digest of its canonical JSON: the trainer
+A template is two short texts with `{field}` placeholders, named by the digest of its canonical JSON: the trainer
 that taught a model, the suite that examined it and the service that serves it must have used the same one.
 Records are untrusted, so filling in is plain substitution: no attribute, index, conversion or format
 specification is accepted, and a brace inside a record's text stays a brace.
@@ -12,16 +12,13 @@ import string
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from identity.digest import digest_json
-
-if TYPE_CHECKING:  # services fill templates without loading torch
-    from transformers import PreTrainedTokenizerBase
+from modelkit.plain_text import Tokenizer, token_ids
 
 
 class TemplateError(ValueError):
-    """A template or record that cannot be rendered; `field` is the place at fault, or empty."""
+    """A template or record that cannot be rendered; `field` names the placeholder at fault, or is empty."""
 
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
@@ -57,12 +54,12 @@ class PromptTemplate:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the canonical JSON below."""
+        """sha256 of the template's canonical JSON."""
         return digest_json({"kind": "prompt-template", "prompt": self.prompt, "completion": self.completion})
 
     @cached_property
     def fields(self) -> frozenset[str]:
-        """Every record field that the template reads."""
+        """All record fields that the template reads."""
         return frozenset(name for text in (self.prompt, self.completion) for _, name in _parts(text) if name)
 
     def check_fields(self, known: Collection[str]) -> None:
@@ -76,17 +73,19 @@ class PromptTemplate:
         return _fill(self.prompt, record), _fill(self.completion, record)
 
     def render_prompt(self, record: Mapping[str, object]) -> str:
-        """The prompt alone, for a record whose answer is asked for."""
+        """Returns the prompt alone, for a record whose completion the model shall generate."""
         return _fill(self.prompt, record)
 
 
 def encode(
     template: PromptTemplate,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     record: Mapping[str, object],
     max_tokens: int = 512,
 ) -> Encoded:
     """Token ids of prompt + completion + end of sequence, at most `max_tokens` of them.
+
+    The end is the only control token: a template's and a record's text are text (`modelkit.plain_text`).
 
     Prompt and completion are tokenised apart, so that the tokens of an answer are those that generation after
     the same prompt would produce. Too long a prompt loses its beginning: its end carries the question. Raises
@@ -101,20 +100,14 @@ def encode(
     return Encoded((*question[-room:], *answer), min(len(question), room), len(question) > room)
 
 
-def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Ids of `text` alone, without the marks that some tokenizers put around it."""
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-    return ids
-
-
-def _end_of_sequence(tokenizer: PreTrainedTokenizerBase) -> int:
+def _end_of_sequence(tokenizer: Tokenizer) -> int:
     if tokenizer.eos_token_id is None:
         raise TemplateError("the tokenizer has no end-of-sequence token: an answer could never end")
     return int(tokenizer.eos_token_id)
 
 
 def _parts(text: str) -> list[tuple[str, str]]:
-    """[(literal text, field name or "")...]; `{{` and `}}` are literal braces."""
+    """Returns pairs of literal text and field name (or ""); `{{` and `}}` are literal braces."""
     try:
         parsed = list(string.Formatter().parse(text))
     except ValueError as error:

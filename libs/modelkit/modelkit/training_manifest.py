@@ -1,8 +1,7 @@
-"""What a model version was trained on: written by the trainer, read by whoever asks whose data is in an
-answer.
+"""Training manifests: what a model version was trained on. The training writes one, and attribution reads it.
 
-A canonical JSON object in the object store; its digest stands in the model version. Attribution indexes
-exactly the records that it lists. This module imports no torch.
+A training manifest is a canonical JSON object in the object store; the model version names its digest. Attribution
+indexes exactly the records that the manifest lists.
 """
 
 from __future__ import annotations
@@ -15,14 +14,15 @@ from typing import Any, Self
 from identity.digest import canonical_json
 
 KIND = "training-manifest"
-VERSION = 1
+VERSION = 2
+"""Version 1 called rehearsal replay; `from_bytes` reads both."""
 
 
 class InvalidTrainingManifest(ValueError):
     """The object is not a training manifest of a version that this code reads."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ManifestSnapshot:
     """A snapshot that was trained on, and each record of it that was seen."""
 
@@ -42,25 +42,25 @@ class ManifestSnapshot:
     absent."""
 
 
-@dataclass(frozen=True)
-class ManifestReplay:
-    """Where replay came from. kind "none" has an empty digest and zeros."""
+@dataclass(frozen=True, kw_only=True)
+class ManifestRehearsal:
+    """Where rehearsal came from. kind "none" has an empty digest and zeros."""
 
     kind: str
     digest: str
-    """sha256 of the canonical JSON list of replayed token lists."""
+    """sha256 of the canonical JSON list of rehearsed token lists."""
     sequences: int
     tokens: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingManifest:
     """Everything needed to know what a run learned from, and to run it again."""
 
     base_digest: str
     adapter_digest: str
     snapshots: tuple[ManifestSnapshot, ...]
-    replay: ManifestReplay
+    rehearsal: ManifestRehearsal
     spec: Mapping[str, Any]
     """The effective spec."""
     origins: Mapping[str, str]
@@ -77,12 +77,29 @@ class TrainingManifest:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Raises InvalidTrainingManifest."""
+        """Returns the manifest that the bytes hold. Raises InvalidTrainingManifest."""
         try:
             content: Any = json.loads(data)
-            if content.pop("kind") != KIND or content.pop("version") != VERSION:
-                raise InvalidTrainingManifest(f"not a {KIND} of version {VERSION}")
+            kind, number = content.pop("kind"), content.pop("version")
+            if kind != KIND or number not in (1, VERSION):
+                raise InvalidTrainingManifest(
+                    f"kind {kind!r}, version {number!r}; not a {KIND} of version 1 or {VERSION}"
+                )
+            if number == 1:
+                _rename_replay(content)
             snapshots = tuple(ManifestSnapshot(**snapshot) for snapshot in content.pop("snapshots"))
-            return cls(snapshots=snapshots, replay=ManifestReplay(**content.pop("replay")), **content)
+            return cls(
+                snapshots=snapshots, rehearsal=ManifestRehearsal(**content.pop("rehearsal")), **content
+            )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidTrainingManifest(f"not a training manifest: {error}") from error
+
+
+def _rename_replay(content: dict[str, Any]) -> None:
+    """Gives the content of a version 1 manifest the names of version 2."""
+    content["rehearsal"] = content.pop("replay")
+    spec = content["spec"]
+    if "replay" in spec:
+        spec["rehearsal"] = spec.pop("replay")
+    origins = content["origins"].items()
+    content["origins"] = {path.replace("replay.", "rehearsal."): origin for path, origin in origins}

@@ -10,8 +10,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from modelkit.adapter import Adapter, InvalidAdapter, fetch, publish, read
-from modelkit.lora import SlotBank
+from modelkit import base_model
+from modelkit.adapter import InvalidAdapter
+from modelkit.weights.adapter import Adapter, fetch, publish, read
+from modelkit.weights.lora import SlotBank
 from servicekit.objects import ObjectStore
 
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -33,7 +35,12 @@ def tiny_model() -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval().requires_grad_(False)
 
 
-BASE_DIGEST = "sha256:" + "0" * 64
+def publish_base(folder: Path, store: ObjectStore) -> str:
+    """The tiny model without a tokenizer that works: only its weights matter here."""
+    tiny_model().save_pretrained(str(folder / "base"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / "base" / name).write_text("{}")
+    return base_model.publish(folder / "base", "tiny", "none", "random weights", store)
 
 
 def write_adapter(folder: Path, seed: int, rank: int, targets: list[str]) -> Path:
@@ -46,7 +53,8 @@ def write_adapter(folder: Path, seed: int, rank: int, targets: list[str]) -> Pat
             torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(str(folder / "peft"))
     store = ObjectStore(str(folder / "objects"))
-    return fetch(publish(folder / "peft", BASE_DIGEST, store), store, folder / "cache", BASE_DIGEST)
+    base = publish_base(folder, store)
+    return fetch(publish(folder / "peft", base, store), store, folder / "cache", base)
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,17 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from identity.digest import canonical_json
-from modelkit import adapter, base_model, tiny
-from modelkit.adapter import CONFIG_FILE, WEIGHTS_FILE, InvalidAdapter
+from modelkit import base_model
+from modelkit.adapter import CONFIG_FILE, WEIGHTS_FILE, InvalidAdapter, base_of
 from modelkit.base_model import InvalidBaseModel
-from modelkit.compute import Compute, measure
+from modelkit.weights import adapter, loading, tiny
+from modelkit.weights.compute import Compute, measure
 from servicekit.errors import NotFound
 from servicekit.objects import ObjectStore
 
-FP32 = Compute("cpu", "float32", {}, torch.__version__, 1, "test")
+FP32 = Compute(
+    device="cpu", dtype="float32", gflops={}, torch_version=torch.__version__, threads=1, reason="test"
+)
 TOKENS = torch.tensor([[5, 90, 300, 7]])
 
 
@@ -46,7 +49,7 @@ class Shelf:
         self.adapter = adapter.publish(self.saved, self.base, self.store)
 
     def load(self) -> tuple[Any, Any]:
-        return base_model.load(base_model.materialise(self.base, self.store, self.folder / "models"), FP32)
+        return loading.load(base_model.materialise(self.base, self.store, self.folder / "models"), FP32)
 
     def changed(
         self, tmp_path: Path, config: dict[str, Any], weights: dict[str, torch.Tensor] | None = None
@@ -114,7 +117,7 @@ def test_an_adapter_of_another_base_is_refused(shelf: Shelf, tmp_path: Path) -> 
     other = tiny.create_tiny(shelf.store, seed=1)
     with pytest.raises(InvalidAdapter, match=shelf.base):
         adapter.fetch(shelf.adapter, shelf.store, tmp_path, other)
-    assert adapter.base_of(shelf.adapter, shelf.store) == shelf.base
+    assert base_of(shelf.adapter, shelf.store) == shelf.base
 
 
 @pytest.mark.parametrize(
@@ -146,6 +149,8 @@ def test_configurations_outside_plain_lora_are_refused(
         (lambda name, tensor: {name: tensor.int()}, "type"),
         (lambda name, tensor: {name + ".extra": tensor}, "not a LoRA weight"),
         (lambda name, tensor: {}, "lora_A and lora_B"),
+        (lambda name, tensor: {name: tensor[:, :-1].contiguous()}, "inputs to"),
+        (lambda name, tensor: {name: torch.cat([tensor, tensor], dim=1)}, "inputs to"),
     ],
 )
 def test_weights_that_would_spoil_a_model_are_refused(
@@ -155,6 +160,15 @@ def test_weights_that_would_spoil_a_model_are_refused(
     name = min(weights)
     weights.update(change(name, weights.pop(name)))
     with pytest.raises(InvalidAdapter, match=said):
+        adapter.publish(shelf.changed(tmp_path, {}, weights), shelf.base, shelf.store)
+
+
+def test_weights_for_a_layer_that_the_base_does_not_have_are_refused(shelf: Shelf, tmp_path: Path) -> None:
+    weights = {
+        name.replace("layers.0", "layers.77"): tensor
+        for name, tensor in load_file(shelf.saved / WEIGHTS_FILE).items()
+    }
+    with pytest.raises(InvalidAdapter, match=r"no layer 'model[.]layers[.]77"):
         adapter.publish(shelf.changed(tmp_path, {}, weights), shelf.base, shelf.store)
 
 

@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
-from modelkit import tiny
-from modelkit.prompt import PromptTemplate, TemplateError, encode, token_ids
+from modelkit.plain_text import token_ids
+from modelkit.prompt import PromptTemplate, TemplateError, encode
 from modelkit.training_manifest import (
     InvalidTrainingManifest,
-    ManifestReplay,
+    ManifestRehearsal,
     ManifestSnapshot,
     TrainingManifest,
 )
+from modelkit.weights import tiny
 
 TEMPLATE = PromptTemplate("Report: {text}\nTactic:", " {tactic}")
 RECORD = {"text": "It wiped {disks} and %s.", "tactic": "impact"}
@@ -78,19 +79,29 @@ def test_too_long_a_prompt_loses_its_beginning(tokenizer: PreTrainedTokenizerBas
 
 
 def test_a_training_manifest_survives_its_bytes() -> None:
-    snapshot = ManifestSnapshot("datanets/t/snapshots/1", "r", "d", "m", 1.0, "p", "c", "t", {"sha256:a": 2})
-    replay = ManifestReplay("none", "", 0, 0)
+    snapshot = ManifestSnapshot(
+        name="datanets/t/snapshots/1",
+        root="r",
+        records_digest="d",
+        manifest_digest="m",
+        weight=1.0,
+        prompt="p",
+        completion="c",
+        template_digest="t",
+        records={"sha256:a": 2},
+    )
+    rehearsal = ManifestRehearsal(kind="none", digest="", sequences=0, tokens=0)
     manifest = TrainingManifest(
-        "b",
-        "a",
-        (snapshot,),
-        replay,
-        {"steps": 3},
-        {"steps": "user"},
-        3,
-        0,
-        {"dtype": "float32"},
-        {"torch": "2"},
+        base_digest="b",
+        adapter_digest="a",
+        snapshots=(snapshot,),
+        rehearsal=rehearsal,
+        spec={"steps": 3},
+        origins={"steps": "user"},
+        steps=3,
+        truncated_records=0,
+        compute={"dtype": "float32"},
+        packages={"torch": "2"},
     )
     assert TrainingManifest.from_bytes(manifest.to_bytes()) == manifest
     for other in (b"", b"[]", b'{"kind": "training-manifest", "version": 9}', manifest.to_bytes()[:-1]):

@@ -1,20 +1,20 @@
-"""Crash points: the places, before and after every durable step, where a process may be told to die.
+"""Crash points: the points, before and after every durable step, at which a test can kill the process.
 
-A durable step is one that survives the process: a commit, a rename, a send, a submission. Whatever is between two of them is
-lost with a kill, so these are all the states that a restart can find. The primitives through which all durable steps go
-(`database.transaction`, `files`, `objects`, `eventlog`, `wal`, ...) call `point` before and after; the point's name is the
-function that used the primitive, so a new use of one is a new point without anybody listing it:
+The result of a durable step survives the process: a commit, a rename, a send, a submission. Work between two durable steps is
+lost with a kill, so the crash points cover all states that a restart can find. All durable steps use a few primitives
+(`database.transaction`, `files`, `objects`, `eventlog`, `wal`, ...), which call `point` before and after the step. A point is
+named after the function that used the primitive, so each new use of a primitive is a new point that need not be listed:
 
-    datanet.intake:Inlet.take before commit
+    datanet.intake:ContributionWriter.write before commit
 
-A durable step that goes through no primitive says so itself, with `step`. `tests/crash` finds steps that do not, records
-the points that each service comes by, kills a process at every one and looks at what its successor makes of it.
+A durable step that uses no primitive is wrapped in `step`. `tests/crash` finds durable steps without a crash point, records
+the points that each service hits, kills a process at each of them, and checks the state after the restart.
 
-Nothing is armed unless a test asks: by `plan`, or for another process by the environment. Unarmed, a point costs one
-comparison.
+No point is armed unless a test arms it: by `plan`, or for another process by the environment. A point that is not armed costs
+one comparison.
 
     OPENLEDGER_CRASH_RECORD=FILE       appends the name of each point to FILE, in order
-    OPENLEDGER_CRASH_AT=POINT#N        ends the process, without cleaning up, when it comes by POINT for the Nth time
+    OPENLEDGER_CRASH_AT=POINT#N        kills the process when it hits POINT for the Nth time
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from pathlib import Path
 from types import FrameType
 
 EXIT_CODE = 137
-"""As of a process that was killed by SIGKILL, as a shell reports it."""
+"""The exit code that a shell reports for a process that was killed by SIGKILL."""
 
 _INSTALLED = f"{os.sep}site-packages{os.sep}"
 
 
 class Plan:
-    """What a process does at its crash points."""
+    """What the process does at its crash points."""
 
     def __init__(self, record: Path | None = None, die_at: str = "", on_hit: int = 1) -> None:
-        """Records to `record`; dies when it comes by the point named `die_at` for the `on_hit`th time."""
+        """Records points to `record`; kills the process when it hits the point `die_at` for the `on_hit`th time."""
         self._file = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if record else -1
         self._die_at = die_at
         self._on_hit = on_hit
@@ -46,7 +46,7 @@ class Plan:
         self._lock = threading.Lock()
 
     def reached(self, name: str) -> None:
-        """The process is at a point. Returns, or does not."""
+        """Records the hit of a point. Does not return if the process is to be killed there."""
         with self._lock:
             self._hits[name] += 1
             if self._file >= 0:
@@ -60,32 +60,32 @@ _primitives: set[str] = {__name__}
 
 
 def plan(made: Plan | None) -> None:
-    """What this process does at its points from now on; None: nothing, as it is unless somebody asks."""
+    """Sets what this process does at its crash points from now on; None, the default, does nothing."""
     global _plan
     _plan = made
 
 
 def primitive(module: str) -> None:
-    """Says that a module only takes durable steps for its callers: points in it bear the caller's name."""
+    """Declares a module whose durable steps are taken for its callers: its points are named after the calling function."""
     _primitives.add(module)
 
 
 def point(name: str) -> None:
-    """Here a process may die. `name` says before or after what."""
+    """A crash point. `name` says before or after which step it lies."""
     if _plan is not None:
         _plan.reached(f"{_whose()} {name}")
 
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """A durable step: a point before it and one after it. An exception passes; there is no point after what failed."""
+    """A durable step, with a point before and one after it. A step that raises has no point after it."""
     point(f"before {what}")
     yield
     point(f"after {what}")
 
 
 def _whose() -> str:
-    """`module:function` of the nearest frame of ours that is not a primitive; of the outermost primitive if none is."""
+    """Returns `module:function` of the nearest first-party frame outside the primitives, else of the outermost primitive."""
     frame: FrameType | None = sys._getframe(2)
     name = ""
     while frame is not None:

@@ -1,8 +1,8 @@
-"""Small files that are whole or not there: the one way in which our code puts a file where others look for it.
+"""Atomic writes of small files: a reader finds the old content or the new content, never a part.
 
-Written beside, synced, renamed, and the folder synced: a reader finds the old content or the new, and what `write_whole`
-has returned from survives the machine. A process that dies on the way leaves its temporary file, a hidden name that
-nobody reads and that a later writer of the same file removes.
+A file is written under a temporary name, synced and renamed, and then its folder is synced. After `write_whole` returns, the
+file survives a crash of the machine. A process that dies earlier leaves its temporary file behind, which has a hidden name; a
+later writer of the same file removes it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
-from servicekit import crash
+from servicekit import crash, private
 
 crash.primitive(__name__)
 _ABANDONED_S = 3600.0
-"""A temporary file that nobody has written to for so long has no writer any more."""
+"""A temporary file that has not changed for this long has no writer any more."""
 
 
-def write_whole(path: Path, data: bytes | str, mode: int = 0o644) -> None:
-    """Writes a file, whole; text as UTF-8. `mode` is the file's from its first byte on. Raises OSError."""
+def write_whole(path: Path, data: bytes | str, mode: int = 0o600) -> None:
+    """Writes a file atomically; text as UTF-8. The file has `mode` from its creation on. Raises OSError."""
     content = data.encode() if isinstance(data, str) else data
     with replacing(path) as temporary:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
@@ -33,11 +33,11 @@ def write_whole(path: Path, data: bytes | str, mode: int = 0o644) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a temporary path to write to; when the block ends, what is there becomes `path`. For libraries that write files.
+    """Yields a temporary path to write to, and renames it to `path` when the block ends. For libraries that write files.
 
-    The folder is made when missing. When the block raises, `path` is as it was.
+    Creates the folder, private to its owner, when it is missing. When the block raises, `path` does not change.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private.folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}")
     try:
         yield temporary
@@ -52,23 +52,23 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file if it is there, durably."""
+    """Removes a file durably, if it exists."""
     with crash.step("remove"):
         path.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Temporary files of this path whose writers died."""
+    """Removes temporary files of this path whose writers died."""
     oldest_s = time.time() - _ABANDONED_S
     for found in path.parent.glob(f".{escape(path.name)}.*-*"):
-        with suppress(OSError):  # another writer removed it, or may not
+        with suppress(OSError):  # another writer removed it, or we have no permission
             if found.stat().st_mtime < oldest_s:
                 found.unlink()
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a new, renamed or removed name durable; file systems that cannot sync a folder keep names in order anyway."""
+    """Makes a created, renamed or removed name durable. File systems that cannot sync a folder keep names in order anyway."""
     with suppress(OSError):
         _sync(folder)
 

@@ -1,8 +1,8 @@
-"""What every service can be told, where it is read from, and what is refused.
+"""The settings that all services share, their sources, and their validation.
 
-A setting is read, first match wins, from keyword arguments, from ``OPENLEDGER_<SERVICE>_<FIELD>`` (this service only) and,
-for the fields that stand here, from ``OPENLEDGER_<FIELD>`` (all services of a machine). So ``OPENLEDGER_STATE_DIR`` moves
-everything and ``OPENLEDGER_DATANET_GRPC_PORT`` only one port.
+The first source that has a setting wins: keyword arguments, then ``OPENLEDGER_<SERVICE>_<FIELD>`` (this service only), then
+``OPENLEDGER_<FIELD>`` (all services of a machine; only for the fields of this module). So ``OPENLEDGER_STATE_DIR`` moves
+everything, and ``OPENLEDGER_DATANET_GRPC_PORT`` changes one port.
 """
 
 from __future__ import annotations
@@ -15,28 +15,27 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from servicekit.address import LOOPBACK, is_trustworthy
+from servicekit.deadlines import DatabaseDeadlines
 from servicekit.errors import StartupError
 
 _PREFIX = "OPENLEDGER_"
 
 
 class ServiceSettings(BaseSettings):
-    """The settings all services share; a service subclasses it, names itself in ``service`` and adds its own.
+    """The settings that all services share. A service subclasses it, sets ``service`` to its name, and adds its own settings.
 
-    URLs that are left empty are derived from ``state_dir`` and are set once the object is built. ``load()`` is the door
-    for programs: it raises `StartupError` with one line. The constructor raises pydantic's ValidationError.
+    URLs that are left empty are derived from ``state_dir`` when the object is built. Programs call ``load()``, which raises
+    `StartupError` with one line. The constructor raises pydantic's ValidationError.
     """
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True, validate_default=True)
 
     service: ClassVar[str] = "service"
-    """The service's name as in its package: ``datanet``, ``chain_relay``."""
+    """The service's name, as its package: ``datanet``, ``chain_relay``."""
 
-    state_dir: Path = Field(
-        default=Path(".openledger"), description="Folder below which everything local lives."
-    )
+    state_dir: Path = Field(default=Path(".openledger"), description="Folder for all local files.")
     grpc_host: str = Field(
-        default="127.0.0.1", description="Address the gRPC, metrics and HTTP doors bind to."
+        default="127.0.0.1", description="Address that the gRPC, metrics and HTTP servers bind to."
     )
     grpc_port: int = Field(
         default=0, ge=0, le=65535, description="gRPC port; 0 picks a free one (see the address file)."
@@ -46,6 +45,11 @@ class ServiceSettings(BaseSettings):
     )
     database_url: str = Field(
         default="", description="SQLAlchemy URL; default sqlite:///<state_dir>/<service>/<service>.db."
+    )
+    database_statement_s: float = Field(
+        default=DatabaseDeadlines.statement_s,
+        ge=1,
+        description="Longest that PostgreSQL may work on one statement. Migrations have an hour for each.",
     )
     event_log: str = Field(
         default="",
@@ -63,6 +67,10 @@ class ServiceSettings(BaseSettings):
         default="",
         description="Required `iss` of tokens, the provider's https URL; in development openledger-development.",
     )
+    auth_issuer_replaces: str = Field(
+        default="",
+        description="Earlier issuer whose subjects are the same people; lets a service with a new issuer start on its database.",
+    )
     auth_audience: str = Field(default="openledger", min_length=1, description="Required `aud` of tokens.")
     auth_jwks: str = Field(
         default="",
@@ -71,12 +79,16 @@ class ServiceSettings(BaseSettings):
     auth_keys_max_age_s: float = Field(
         default=600.0,
         gt=0,
-        description="Age at which signing keys are read again: so long does a withdrawn key work on.",
+        description="Age at which signing keys are read again: a withdrawn key may work for so long.",
     )
     auth_roles_claim: str = Field(
         default="roles",
         min_length=1,
-        description="Claim of roles: a list, a text with spaces or an object's keys; dots descend (realm_access.roles).",
+        description="Claim of roles: a list or a text with spaces; dots descend (realm_access.roles).",
+    )
+    auth_roles_shape: Literal["names", "zitadel"] = Field(
+        default="names",
+        description="Form of that claim; zitadel: an object of roles, each with the organisations that granted it.",
     )
 
     token_file: Path | None = Field(
@@ -94,14 +106,37 @@ class ServiceSettings(BaseSettings):
         description="Serve plain text, on a loopback address only. auth_mode=development implies it where tls_cert is unset.",
     )
 
+    public_reflection: bool = Field(
+        default=False,
+        description="gRPC reflection answers without a token; otherwise any valid token will do.",
+    )
+
     rate_per_s: float = Field(
         default=200.0,
         gt=0,
-        description="Calls a second that one principal may make of one process, for ever.",
+        description="Sustained rate of calls, per second, that one principal may make to one process.",
     )
-    rate_burst: int = Field(default=1000, ge=1, description="Calls it may make at once after a time of rest.")
+    rate_burst: int = Field(default=1000, ge=1, description="Calls that it may make at once after a pause.")
     max_running_calls: int = Field(
-        default=256, ge=1, description="Calls and streams that one principal may have open at a process."
+        default=256, ge=1, description="Calls and streams that one principal may have open in one process."
+    )
+    max_request_memory_bytes: int = Field(
+        default=128 << 20,
+        ge=16 << 20,
+        description="Bytes of requests that one process receives and handles at once; one principal may hold half of them.",
+    )
+    max_request_streams: int = Field(
+        default=128,
+        ge=4,
+        description="Streams of requests open in one process, a quarter of them of one principal. Each may hold 4 MiB.",
+    )
+    max_http_connections: int = Field(
+        default=2000,
+        ge=16,
+        description="Connections that the HTTP server of a process accepts; fewer where it may open few files.",
+    )
+    max_http_connections_per_address: int = Field(
+        default=500, ge=1, description="Connections that the HTTP server accepts from one address."
     )
     max_concurrent_streams: int = Field(
         default=256, ge=1, description="Calls that one connection may have open; more wait at the client."
@@ -109,21 +144,28 @@ class ServiceSettings(BaseSettings):
     request_id_ttl_s: float = Field(
         default=7 * 24 * 3600.0,
         ge=60,
-        description="Time for which a request_id is kept: a repeat within it answers what the first call made.",
+        description="Time for which a request_id is kept: a repeat within it returns what the first call made.",
     )
     default_deadline_s: float = Field(
         default=30.0, gt=0, description="Deadline of a unary call whose client gave none."
     )
     max_deadline_s: float = Field(default=300.0, gt=0, description="Longest deadline a unary call may have.")
+    max_connection_idle_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Time after which a gRPC connection without a call is closed. Clients connect again when they call.",
+    )
     max_connection_age_s: float = Field(
         default=3600.0,
         gt=0,
         description="Age at which a connection is asked to reconnect, so that load rebalances.",
     )
     max_connection_age_grace_s: float = Field(
-        default=600.0, gt=0, description="Time its running calls then have."
+        default=600.0, gt=0, description="Time that its running calls then have."
     )
-    grace_s: float = Field(default=10.0, ge=0, description="Time running calls have when the service stops.")
+    grace_s: float = Field(
+        default=10.0, ge=0, description="Time that running calls have when the service stops."
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least severe level that is logged."
@@ -132,7 +174,8 @@ class ServiceSettings(BaseSettings):
         default="json", description="json for machines, text for people."
     )
     otlp_endpoint: str | None = Field(
-        default=None, description="Where traces go by OTLP/gRPC, http://host:4317; none keeps them."
+        default=None,
+        description="Endpoint to which traces are sent by OTLP/gRPC, http://host:4317; unset: traces are not recorded.",
     )
     consumer_workers: int = Field(
         default=0,
@@ -145,15 +188,15 @@ class ServiceSettings(BaseSettings):
         default=1.0,
         ge=0,
         le=1,
-        description="Part of the traces beginning here that is recorded; others follow what their caller decided.",
+        description="Fraction of the traces that begin here to record; for other traces the caller's decision holds.",
     )
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Settings from ``overrides`` and the environment.
+        """Returns the settings from ``overrides`` and the environment.
 
         Raises:
-            StartupError: one line that names each bad setting, its value and what is allowed.
+            StartupError: one line that names each invalid setting, its value and what is allowed.
         """
         try:
             return cls(**overrides)
@@ -164,7 +207,7 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def unknown_variables(cls) -> list[str]:
-        """Environment variables with this service's own prefix that name no setting: typing errors, most likely."""
+        """Returns environment variables with this service's prefix that name no setting: most likely typing errors."""
         prefix = cls._own_prefix()
         names = (name for name in os.environ if name.upper().startswith(prefix))
         return sorted(
@@ -186,7 +229,7 @@ class ServiceSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        """Derives what was left empty and refuses combinations that cannot work."""
+        """Derives empty settings and refuses combinations that cannot work."""
         development = self.auth_mode == "development"
         derived = {
             "database_url": f"sqlite:///{self.state_dir / self.service / self.service}.db",
@@ -208,14 +251,16 @@ class ServiceSettings(BaseSettings):
         return self
 
     def _check_keys(self) -> None:
-        """Keys that anyone on the way could replace are nobody's."""
+        """Refuses sources of keys at which a third party could replace the keys."""
         name, address = "auth_jwks", self.auth_jwks
         if not address:
             name, address = "auth_issuer", self.auth_issuer
             if "://" not in address:
-                raise ValueError(f"auth_issuer={address} is no URL to ask for its keys: set auth_jwks too")
+                raise ValueError(f"auth_issuer={address} is not a URL with keys: set auth_jwks too")
         if "://" in address and not address.startswith("file://") and not is_trustworthy(address):
-            raise ValueError(f"{name}={address}: keys that come by http could be anyone's; use https")
+            raise ValueError(
+                f"{name}={address}: a third party could replace keys that are read by http; use https"
+            )
 
     def _check_transport(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -252,7 +297,7 @@ class ServiceSettings(BaseSettings):
 
 
 class _SharedVariables(EnvSettingsSource):
-    """The machine's variables set shared fields only: a service's own field needs the service's prefix."""
+    """Variables for all services set shared fields only: a service's own field needs the service's prefix."""
 
     def __call__(self) -> dict[str, Any]:
         return {

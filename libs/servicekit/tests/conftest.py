@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from servicekit.database import engine, new_metadata
 from servicekit.eventlog import EventLog, open_event_log
-from servicekit.testing_s3 import S3Server, s3_server
+from servicekit.testing.s3 import S3Server, s3_server
 
 Run = Callable[[threading.Event], None]
 
@@ -67,7 +67,7 @@ def s3_running() -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3(s3_running: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """The S3 server, which this process has been told of."""
+    """The S3 server. The environment of this process points to it."""
     for name, value in s3_running.environment.items():
         monkeypatch.setenv(name, value)
     return s3_running

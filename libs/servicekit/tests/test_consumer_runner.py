@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from google.protobuf.struct_pb2 import Struct
@@ -16,12 +19,13 @@ from prometheus_client import REGISTRY
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from servicekit import outbox
-from servicekit.consumer import ConsumerRunner
 from servicekit.database import engine, new_metadata, transaction
-from servicekit.dead_letters import DeadLetterCap
+from servicekit.delivery import outbox
+from servicekit.delivery.consumer import ConsumerRunner
+from servicekit.delivery.dead_letters import DeadLetterCap
 from servicekit.eventlog import EventLog, InRecord, OutRecord, Topic
-from servicekit.events import Event, InvalidEvent, from_record, new_event, to_record
+from servicekit.eventlog.events import Event, InvalidEvent, from_record, new_event, to_record
+from servicekit.testing.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -67,14 +71,6 @@ def record_effect(session: Session, event: Event[StringValue]) -> None:
 def effects(db: Engine) -> list[str]:
     with transaction(db) as session:
         return list(session.execute(text("SELECT value FROM effects ORDER BY n")).scalars())
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "condition did not come true"
-        pause.wait(0.01)
 
 
 def counted(name: str, **labels: str) -> float:
@@ -158,17 +154,17 @@ def test_transient_failure_is_tried_again_and_order_holds(
 def test_other_partitions_go_on_while_one_waits(db: Engine, event_log: EventLog, start: Start) -> None:
     two = Topic("area.two.v1")
     event_log.ensure_topics([two])
-    mended = threading.Event()
+    fixed = threading.Event()
 
     def stuck(session: Session, event: Event[StringValue]) -> None:
-        if not mended.is_set():
+        if not fixed.is_set():
             raise ConnectionError("away")
         record_effect(session, event)
 
     send(event_log, thing("stuck"), to_record(new_event(two, "k", StringValue(value="free"), "t")))
     start(ConsumerRunner(event_log, db, GROUP, {TOPIC: {STRING: stuck}, two: {STRING: record_effect}}).run)
     eventually(lambda: effects(db) == ["free"])
-    mended.set()
+    fixed.set()
     eventually(lambda: effects(db) == ["free", "stuck"])
 
 
@@ -222,13 +218,13 @@ def test_the_handlers_span_belongs_to_the_trace_that_made_the_event(
 ) -> None:
     seen: list[int] = []
 
-    def look(session: Session, event: Event[StringValue]) -> None:
+    def handle(session: Session, event: Event[StringValue]) -> None:
         seen.append(trace.get_current_span().get_span_context().trace_id)
 
     with TracerProvider().get_tracer("test").start_as_current_span("request") as span:
         event = thing("a")
     send(event_log, event)
-    start(ConsumerRunner(event_log, db, GROUP, {TOPIC: {STRING: look}}).run)
+    start(ConsumerRunner(event_log, db, GROUP, {TOPIC: {STRING: handle}}).run)
     eventually(lambda: bool(seen))
     assert seen == [span.get_span_context().trace_id]
 
@@ -236,16 +232,16 @@ def test_the_handlers_span_belongs_to_the_trace_that_made_the_event(
 def test_a_service_without_a_database_sees_events_too(event_log: EventLog, start: Start) -> None:
     seen: list[str] = []
 
-    def look(session: Session, event: Event[StringValue]) -> None:
+    def handle(session: Session, event: Event[StringValue]) -> None:
         seen.append(event.message.value)
 
     send(event_log, thing("a"), thing("b"))
-    start(ConsumerRunner(event_log, None, GROUP, {TOPIC: {STRING: look}}).run)
+    start(ConsumerRunner(event_log, None, GROUP, {TOPIC: {STRING: handle}}).run)
     eventually(lambda: event_log.lag(GROUP, TOPIC.name) == {0: 0})
     assert seen == ["a", "b"]
 
 
-def test_stopping_commits_what_was_done_and_the_next_goes_on(
+def test_stopping_commits_what_was_done_and_the_next_member_continues(
     db: Engine, event_log: EventLog, start: Start
 ) -> None:
     reached = threading.Event()
@@ -285,3 +281,22 @@ def test_handlers_of_undeclared_types_and_unregistered_topics_are_refused(
         ConsumerRunner(event_log, db, GROUP, {TOPIC: {"openledger.future.v9.Thing": record_effect}})
     with pytest.raises(ValueError, match="not in proto/topics"):
         ConsumerRunner(event_log, db, GROUP, {"no.such.v1": {STRING: record_effect}})
+
+
+def test_a_record_that_changed_on_the_disk_is_dead_lettered_and_the_rest_goes_on(
+    db: Engine, event_log: EventLog, start: Start, tmp_path: Path
+) -> None:
+    send(event_log, thing("before"), thing("canary"), thing("after"))
+    (file,) = tmp_path.rglob("events.db")
+    with closing(sqlite3.connect(file)) as connection, connection:
+        flip = "UPDATE records SET value = CAST(replace(CAST(value AS TEXT), 'canary', 'canari') AS BLOB) WHERE value = ?"
+        assert connection.execute(flip, (to_record(thing("canary")).value,)).rowcount == 1
+    start(ConsumerRunner(event_log, db, GROUP, {TOPIC: {STRING: record_effect}}).run)
+    eventually(lambda: event_log.lag(GROUP, TOPIC.name) == {0: 0})
+    assert effects(db) == ["before", "after"]
+    (letter,) = dead_letters(event_log, 1)
+    headers = dict(letter.headers)
+    assert headers["dlq_reason"] == b"DAMAGED"
+    assert headers["dlq_offset"] == b"1"
+    assert b"openledger reconcile" in headers["dlq_detail"]
+    assert letter.value == b""

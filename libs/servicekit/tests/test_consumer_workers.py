@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,11 +14,12 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from servicekit.consumer import ConsumerRunner
 from servicekit.database import engine, new_metadata, transaction
-from servicekit.dead_letters import DeadLetterCap
+from servicekit.delivery.consumer import ConsumerRunner
+from servicekit.delivery.dead_letters import DeadLetterCap
 from servicekit.eventlog import EventLog, OutRecord, Topic
-from servicekit.events import Event, InvalidEvent, new_event, to_record
+from servicekit.eventlog.events import Event, InvalidEvent, new_event, to_record
+from servicekit.testing.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def send(event_log: EventLog, *records: OutRecord) -> None:
 
 
 def keys_of_two_partitions(event_log: EventLog) -> tuple[str, str]:
-    """Two keys whose records stand in different partitions: found by looking where one record of each went."""
+    """Two keys whose records are in different partitions: found by looking where one record of each went."""
     where: dict[str, int] = {}
     for key in KEYS:
         before = event_log.end_offsets(TOPIC.name)
@@ -78,14 +78,6 @@ def effects(db: Engine) -> list[tuple[str, str]]:
             (row.key, row.value)
             for row in session.execute(text("SELECT key, value FROM effects ORDER BY at"))
         ]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "condition did not come true"
-        pause.wait(0.01)
 
 
 def lag(event_log: EventLog) -> int:
@@ -313,5 +305,5 @@ def test_whatever_fails_repeats_or_moves_each_effect_happens_once_and_in_order_b
     for key, value in effects(db):
         by_key[key].append(value)
     for key, last in numbers.items():
-        wanted = [str(n) for n in range(1, last + 1) if (key, f"{n}!") not in refused]
-        assert by_key[key] == wanted
+        expected = [str(n) for n in range(1, last + 1) if (key, f"{n}!") not in refused]
+        assert by_key[key] == expected

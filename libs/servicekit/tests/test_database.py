@@ -13,13 +13,14 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine, ForeignKey, MetaData, inspect, select, text
-from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from servicekit.database import (
     UtcDateTime,
     engine,
     is_conflict,
+    is_outage,
     migrate,
     migrate_back,
     new_metadata,
@@ -29,8 +30,9 @@ from servicekit.database import (
     transaction,
     ulid,
 )
-from servicekit.errors import Aborted, StartupError
-from servicekit.migrations_env import write_revision
+from servicekit.database.migrations_env import write_revision
+from servicekit.errors import Aborted, StartupError, Unavailable
+from servicekit.testing.services import Databases
 
 
 class Base(DeclarativeBase):
@@ -156,7 +158,7 @@ def test_a_reader_does_not_wait_for_a_writer_and_sees_one_state(db: Engine) -> N
 
 def test_foreign_keys_hold(db: Engine) -> None:
     with pytest.raises(IntegrityError), transaction(db) as session:
-        session.add(Note(id="1", account="nobody"))
+        session.add(Note(id="1", account="missing"))
 
 
 def test_a_moment_comes_back_aware_in_utc(db: Engine) -> None:
@@ -178,7 +180,7 @@ def test_new_ids_differ_and_have_26_characters() -> None:
     assert {len(i) for i in ids} == {26}
 
 
-ENV = """from servicekit.migrations_env import run_migrations
+ENV = """from servicekit.database.migrations_env import run_migrations
 from {package}.store import Base
 run_migrations(Base.metadata)
 """
@@ -282,3 +284,90 @@ def test_a_database_that_does_not_answer_is_one_line_without_its_password(packag
         migrate(engine("postgresql://u:secret@127.0.0.1:1/d"), package)
     assert "\n" not in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+@pytest.fixture
+def postgresql(databases: Databases) -> Iterator[Engine]:
+    with databases.empty("postgresql") as url:
+        made = engine(url)
+        yield made
+        made.dispose()
+
+
+def raised(db: Engine, sql: str) -> DBAPIError:
+    with pytest.raises(DBAPIError) as error, db.begin() as connection:
+        connection.execute(text(sql))
+    return error.value
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("state", "outage"),
+    [
+        ("53300", True),
+        ("57P01", True),
+        ("57P03", True),
+        ("08006", True),
+        ("25006", True),
+        ("40001", False),
+        ("22012", False),
+    ],
+)
+def test_an_outage_differs_from_a_conflict_and_a_defect_in_its_sql_state(
+    postgresql: Engine, state: str, outage: bool
+) -> None:
+    error = raised(postgresql, f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{state}'; END $$")
+    assert (is_outage(error), is_conflict(error)) == (outage, state == "40001")
+
+
+@pytest.mark.server
+def test_a_server_that_became_a_standby_is_an_outage_and_its_connections_are_left(postgresql: Engine) -> None:
+    with postgresql.begin() as connection:
+        connection.execute(text("CREATE TABLE t (n INTEGER)"))
+        former = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    with pytest.raises(Unavailable), transaction(postgresql) as session:
+        session.execute(text("SET TRANSACTION READ ONLY; INSERT INTO t VALUES (1)"))
+    with postgresql.begin() as connection:
+        assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != former
+
+
+def test_a_write_while_reading_is_a_defect_and_not_an_outage(postgresql: Engine) -> None:
+    with postgresql.begin() as connection:
+        connection.execute(text("CREATE TABLE t (n INTEGER)"))
+    with pytest.raises(DBAPIError), reading(postgresql) as session:
+        session.execute(text("INSERT INTO t VALUES (1)"))
+
+
+def test_sqlite_is_never_down(tmp_path: Path) -> None:
+    db = engine(f"sqlite:///{tmp_path}/x.db")
+    assert not is_outage(raised(db, "SELECT * FROM nothing"))
+
+
+BACKUP = """
+import sqlite3, sys
+source, copy = sqlite3.connect(sys.argv[1]), sqlite3.connect(sys.argv[2])
+source.backup(copy)
+copy.close()
+source.close()
+"""
+
+
+def test_a_backup_by_another_process_takes_nothing_from_a_running_one(tmp_path: Path) -> None:
+    """A new connection must not drop the locks of those before it: another process would delete the write-ahead log."""
+    file, copy = tmp_path / "a.db", tmp_path / "copy.db"
+    running = engine(f"sqlite:///{file}")
+    with running.begin() as held:
+        held.execute(text("CREATE TABLE things (id INTEGER PRIMARY KEY)"))
+    with running.connect() as held, running.connect().execution_options(sqlite_begin="DEFERRED") as second:
+        held.execution_options(sqlite_begin="DEFERRED").execute(text("SELECT count(*) FROM things"))
+        second.execute(text("SELECT count(*) FROM things"))
+    log = file.with_name("a.db-wal").stat().st_ino
+    subprocess.run([sys.executable, "-c", BACKUP, str(file), str(copy)], check=True, timeout=60)
+    assert file.with_name("a.db-wal").stat().st_ino == log
+    with running.begin() as connection:
+        connection.execute(text("INSERT INTO things VALUES (1)"))
+    running.dispose()
+    copied = engine(f"sqlite:///{file}")
+    with copied.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM things")) == 1
+    copied.dispose()

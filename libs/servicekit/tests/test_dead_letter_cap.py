@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from servicekit.dead_letters import DeadLetterCap, DeadLetterCapReached, DeadLetterCount, dead_letter
+from servicekit.delivery.dead_letters import DeadLetterCap, DeadLetterCapReached, DeadLetterCount, dead_letter
 from servicekit.eventlog import InRecord
-from servicekit.events import InvalidEvent
+from servicekit.eventlog.events import InvalidEvent
 
 
 def add_invalid(count: DeadLetterCount, times: int) -> None:
@@ -48,7 +48,15 @@ def test_old_faults_are_forgotten() -> None:
 
 
 def test_dead_letter_keeps_the_record_and_says_why() -> None:
-    record = InRecord("a.b.v1", 2, 41, 0, b"key", b"value", (("ce_id", b"1"), ("traceparent", b"00")))
+    record = InRecord(
+        topic="a.b.v1",
+        partition=2,
+        offset=41,
+        timestamp_ms=0,
+        key=b"key",
+        value=b"value",
+        headers=(("ce_id", b"1"), ("traceparent", b"00")),
+    )
     moved = dead_letter(record, "group", InvalidEvent("BAD_SHARE", "shares add up to 7 " + "x" * 2000))
     assert (moved.topic, moved.key, moved.value) == ("a.b.v1.dlq", b"key", b"value")
     assert moved.headers[:2] == record.headers
@@ -61,7 +69,7 @@ def test_dead_letter_keeps_the_record_and_says_why() -> None:
 
 
 def test_dead_letter_of_a_record_at_the_size_limit_still_fits() -> None:
-    record = InRecord("a.b.v1", 0, 0, 0, b"", b"v" * 1_000_000)
+    record = InRecord(topic="a.b.v1", partition=0, offset=0, timestamp_ms=0, key=b"", value=b"v" * 1_000_000)
     moved = dead_letter(record, "group", InvalidEvent("X", "y"))
     assert moved.size() < 1_000_000
     assert dict(moved.headers)["dlq_left_out"] == b"value"

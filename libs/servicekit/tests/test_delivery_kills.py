@@ -22,23 +22,24 @@ from sqlalchemy import Engine, text
 from servicekit.database import engine, new_metadata, transaction
 from servicekit.eventlog import Topic
 from servicekit.eventlog.embedded import EmbeddedEventLog
-from servicekit.events import Event, from_record
+from servicekit.eventlog.events import Event, from_record
 
 pytestmark = pytest.mark.server
 
 TOPIC = Topic("area.thing.v1", partitions=3)
 KEYS = 5
+LIMIT_S = 120.0
 
 _COMMON = """
 import sys, threading
 from pathlib import Path
 from google.protobuf.wrappers_pb2 import StringValue
 from sqlalchemy import text
-from servicekit import outbox
-from servicekit.consumer import ConsumerRunner
+from servicekit.delivery import outbox
+from servicekit.delivery.consumer import ConsumerRunner
 from servicekit.database import engine, transaction
 from servicekit.eventlog import Topic, open_event_log
-from servicekit.events import new_event, to_record
+from servicekit.eventlog.events import new_event, to_record
 from servicekit.wal import Wal, WalSender, pack
 
 folder = Path(sys.argv[1])
@@ -89,6 +90,20 @@ until_told(ConsumerRunner(log, db, "takers", {topic: {"google.protobuf.StringVal
 """
 )
 
+_BATCH_TAKER = (
+    _COMMON
+    + """
+from servicekit.delivery.consumer import BatchHandler
+db = engine(f"sqlite:///{folder}/taker.db")
+def take(session, events):
+    for event in events:
+        values = {"v": int(event.message.value), "k": event.key}
+        session.execute(text("INSERT INTO taken (value, key) VALUES (:v, :k)"), values)
+        print(event.message.value, flush=True)
+until_told(ConsumerRunner(log, db, "takers", {topic: {"google.protobuf.StringValue": BatchHandler(take)}}).run)
+"""
+)
+
 _LOGGER = (
     _COMMON
     + """
@@ -121,15 +136,23 @@ class Program:
     def kill_after(self, lines: int) -> list[int]:
         """kill -9 once it has printed so many lines; returns all that it had printed."""
         assert self._process.stdout is not None
+        limit = threading.Timer(
+            LIMIT_S, self._process.kill
+        )  # a process that does not print so many fails the test
+        limit.start()
         said = [self._process.stdout.readline() for _ in range(lines)]
+        limit.cancel()
         self._process.kill()
         rest = self._process.stdout.read()
         self._process.wait()
+        assert len([line for line in said if line]) == lines, (
+            f"it printed less than {lines} lines in {LIMIT_S:.0f} s"
+        )
         whole = "".join(said) + rest[: rest.rfind("\n") + 1]
         return [int(line) for line in whole.split()]
 
     def finish(self) -> None:
-        """Tell it to end by itself."""
+        """Asks the process to end by itself."""
         self._process.communicate("", timeout=60)
         assert self._process.returncode == 0
 
@@ -206,19 +229,27 @@ def test_killed_maker_loses_no_committed_event_and_keeps_its_id(
     assert all(seen == sorted(seen) for seen in first_appearances(published).values())
 
 
+@pytest.mark.parametrize("taker", [_TAKER, _BATCH_TAKER], ids=["one at a time", "in batches"])
 def test_killed_taker_takes_each_event_exactly_once_in_order(
-    tmp_path: Path, log: EmbeddedEventLog, maker_db: Engine, taker_db: Engine, some: Callable[[], int]
+    tmp_path: Path,
+    log: EmbeddedEventLog,
+    maker_db: Engine,
+    taker_db: Engine,
+    some: Callable[[], int],
+    taker: str,
 ) -> None:
     Program(_MAKER, tmp_path, 100_000).kill_after(600)
     Program(_PUBLISHER, tmp_path).finish()
+    committed = numbers(maker_db, "SELECT n FROM numbers ORDER BY n")
     for _ in range(3):
-        Program(_TAKER, tmp_path).kill_after(some())
-    last = Program(_TAKER, tmp_path)
+        # It prints what it has not taken yet, and may take all of it before the signal arrives.
+        left = len(committed) - len(numbers(taker_db, "SELECT value FROM taken"))
+        Program(taker, tmp_path).kill_after(min(some(), left))
+    last = Program(taker, tmp_path)
     pause = threading.Event()
     while sum(log.lag("takers", TOPIC.name).values()):
         pause.wait(0.05)
     last.finish()
-    committed = numbers(maker_db, "SELECT n FROM numbers ORDER BY n")
     assert numbers(taker_db, "SELECT value FROM taken ORDER BY value") == committed
     for key in range(KEYS):
         of_key = numbers(taker_db, f"SELECT value FROM taken WHERE key = 'key{key}' ORDER BY at")

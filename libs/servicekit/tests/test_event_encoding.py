@@ -11,10 +11,17 @@ from google.protobuf.wrappers_pb2 import StringValue
 from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-from servicekit.dead_letters import dead_letter
+from servicekit.delivery.dead_letters import dead_letter
+from servicekit.delivery.redrive import read_letters, redriven
 from servicekit.eventlog import InRecord, OutRecord, Topic
-from servicekit.events import InvalidEvent, UnknownEventType, from_record, is_known, new_event, to_record
-from servicekit.replay import read_letters, replayed
+from servicekit.eventlog.events import (
+    InvalidEvent,
+    UnknownEventType,
+    from_record,
+    is_known,
+    new_event,
+    to_record,
+)
 from servicekit.wal import pack, unpack
 
 TOPIC = Topic("area.thing.v1", messages=("google.protobuf.StringValue",))
@@ -22,7 +29,15 @@ TOPIC = Topic("area.thing.v1", messages=("google.protobuf.StringValue",))
 
 def arrived(record: OutRecord, **changes: object) -> InRecord:
     return replace(
-        InRecord(record.topic, 0, 7, 0, record.key, record.value, record.headers),
+        InRecord(
+            topic=record.topic,
+            partition=0,
+            offset=7,
+            timestamp_ms=0,
+            key=record.key,
+            value=record.value,
+            headers=record.headers,
+        ),
         **changes,  # type: ignore[arg-type]
     )
 
@@ -118,18 +133,18 @@ NEWER = b"\x9a\x06\x05later"
 """Field 99 of a newer release's message: "later"."""
 
 
-def test_fields_of_a_newer_release_are_kept_by_whoever_sends_the_event_on() -> None:
+def test_fields_of_a_newer_release_are_kept_when_the_event_is_forwarded() -> None:
     record = to_record(new_event(TOPIC, "k", StringValue(value="x"), "s"))
     newer = arrived(record, value=record.value + NEWER)
     assert to_record(from_record(newer)).value == record.value + NEWER
 
 
-def test_fields_of_a_newer_release_outlive_the_dead_letters_a_replay_and_the_write_ahead_log() -> None:
+def test_fields_of_a_newer_release_survive_dead_letters_a_redrive_and_the_write_ahead_log() -> None:
     record = to_record(new_event(TOPIC, "k", StringValue(value="x"), "s"))
     newer = arrived(record, value=record.value + NEWER)
     moved = dead_letter(newer, "group", InvalidEvent("REASON", "why"))
     (letter,) = read_letters([arrived(moved)], [])
-    again = replayed(letter)
+    again = redriven(letter)
     assert again.value == record.value + NEWER
     assert from_record(arrived(again)) == from_record(newer)
     assert unpack(pack(again)) == again

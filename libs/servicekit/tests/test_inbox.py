@@ -7,8 +7,8 @@ import threading
 import pytest
 from sqlalchemy import Engine, text
 
-from servicekit import inbox
 from servicekit.database import run_in_transaction, transaction
+from servicekit.delivery import inbox
 
 
 def test_an_event_is_new_once_for_each_consumer(service_db: Engine) -> None:

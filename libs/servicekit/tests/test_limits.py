@@ -1,10 +1,11 @@
-"""One principal cannot take a service from the others: rate, calls at once, and what bytes may come."""
+"""One principal cannot make a service unavailable for others: limits on rate, concurrent calls and request bytes."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openledger.datanet.v1 import datanet_pb2, datanet_pb2_grpc
 
-from servicekit.client import sync_channel
-from servicekit.errors import DomainError, InvalidArgument, ResourceExhausted, Unauthenticated, from_rpc_error
+from openledger_client import errors as received
+from openledger_client.channels import sync_channel
+from openledger_client.errors import OpenLedgerError, from_rpc_error
+from servicekit.errors import ResourceExhausted
 from servicekit.server import Service
 from servicekit.server.limiter import Limiter
 from servicekit.settings import ServiceSettings
-from servicekit.testing import running, token
+from servicekit.testing.services import running, token
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +31,7 @@ NAME = "datanets/here"
 
 
 class Clock:
-    """Time that passes when told."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -55,7 +58,7 @@ def test_after_a_burst_calls_are_let_in_at_the_rate() -> None:
     assert sum(let_in(limiter) for _ in range(10)) == 3
 
 
-def test_who_comes_back_at_the_time_told_is_let_in() -> None:
+def test_a_caller_that_waits_for_the_stated_time_is_accepted() -> None:
     clock = Clock()
     limiter = Limiter(rate_per_s=4, burst=1, running=100, clock=clock)
     assert let_in(limiter)
@@ -65,6 +68,14 @@ def test_who_comes_back_at_the_time_told_is_let_in() -> None:
     assert refused.value.retry_after_s == pytest.approx(0.25)
     clock.now_s += refused.value.retry_after_s or 0
     assert let_in(limiter)
+
+
+@pytest.mark.parametrize(("rate", "shown"), [(333, "4 ms"), (4, "250 ms"), (0.4, "2.5 s"), (0.3, "3.4 s")])
+def test_the_stated_time_is_never_shown_as_zero(rate: float, shown: str) -> None:
+    limiter = Limiter(rate_per_s=rate, burst=1, running=100, clock=Clock())
+    assert let_in(limiter)
+    with pytest.raises(ResourceExhausted, match=f"try again in {shown}"), limiter.call("ann"):
+        pass
 
 
 def test_one_principals_calls_cost_no_other_anything() -> None:
@@ -107,7 +118,7 @@ def test_principals_without_end_do_not_fill_the_memory() -> None:
     with limiter.call("busy"):
         for number in range(10_500):
             let_in(limiter, f"p{number}")
-        assert len(limiter._buckets) <= 10_001
+        assert len(limiter._buckets) <= 10_000
         assert not let_in(limiter, "busy")
 
 
@@ -154,7 +165,7 @@ def stub(service: Service, principal: str = "ann") -> Any:
     )
 
 
-def error_of(call: Any) -> DomainError:
+def error_of(call: Any) -> OpenLedgerError:
     with pytest.raises(grpc.RpcError) as raised:
         call()
     return from_rpc_error(raised.value)
@@ -225,9 +236,9 @@ def test_bytes_that_are_no_message_are_an_invalid_argument(service: Service) -> 
     assert service.address is not None
     with sync_channel(service.address.grpc, token(service, ["curator"])) as over:
         raw = over.unary_unary("/openledger.datanet.v1.DatanetService/GetDatanet")
-        for rubbish in (b"\xff", b"\x0a\xff", b"\x0a\x02\xff\xfe"):
-            refused = error_of(lambda data=rubbish: raw(data, timeout=10))
-            assert isinstance(refused, InvalidArgument)
+        for invalid in (b"\xff", b"\x0a\xff", b"\x0a\x02\xff\xfe"):
+            refused = error_of(lambda data=invalid: raw(data, timeout=10))
+            assert isinstance(refused, received.InvalidArgument)
             assert refused.violations[0].rule.lower() == "malformed"
 
 
@@ -235,23 +246,103 @@ def test_bytes_are_read_only_once_it_is_known_who_sends_them(service: Service) -
     assert service.address is not None
     with sync_channel(service.address.grpc) as over:
         raw = over.unary_unary("/openledger.datanet.v1.DatanetService/GetDatanet")
-        assert isinstance(error_of(lambda: raw(b"\xff", timeout=10)), Unauthenticated)
+        assert isinstance(error_of(lambda: raw(b"\xff", timeout=10)), received.Unauthenticated)
 
 
-def test_a_request_above_4_mib_is_refused_by_name_and_above_16_by_grpc(service: Service) -> None:
+def test_no_byte_of_a_request_is_awaited_before_it_is_known_who_sends_it(service: Service) -> None:
+    """gRPC would read the request of a unary method before its handler runs. This client never sends one."""
+    assert service.address is not None
+    never = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        never.wait(30)
+        yield b""
+
+    with sync_channel(service.address.grpc) as over:
+        for name in ("GetDatanet", "CreateDatanet", "DownloadSnapshot"):
+            raw = over.stream_unary(f"/openledger.datanet.v1.DatanetService/{name}")
+            assert isinstance(error_of(lambda raw=raw: raw(nothing(), timeout=20)), received.Unauthenticated)
+    never.set()
+
+
+def test_a_call_that_ends_without_a_request_is_an_invalid_argument(service: Service) -> None:
+    assert service.address is not None
+    with sync_channel(service.address.grpc, token(service, ["curator"])) as over:
+        raw = over.stream_unary("/openledger.datanet.v1.DatanetService/GetDatanet")
+        assert isinstance(error_of(lambda: raw(iter(()), timeout=10)), received.InvalidArgument)
+
+
+def test_a_request_above_4_mib_is_refused_by_name_and_a_much_larger_one_by_grpc(service: Service) -> None:
     assert service.address is not None
     with sync_channel(service.address.grpc, token(service, ["curator"])) as over:
         raw = over.unary_unary("/openledger.datanet.v1.DatanetService/GetDatanet")
-        large = error_of(lambda: raw(bytes(5 << 20), timeout=20))
+        large = error_of(lambda: raw(bytes((4 << 20) + 1), timeout=20))
         assert (large.code, large.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE")
         assert large.metadata["limit_bytes"] == str(4 << 20)
     with grpc.insecure_channel(service.address.grpc) as plain:  # ours would not send it
         raw = plain.unary_unary("/openledger.datanet.v1.DatanetService/GetDatanet")
-        assert error_of(lambda: raw(bytes(17 << 20), timeout=20)).code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        metadata = [("authorization", f"Bearer {token(service, ['curator'])}")]
+        too_large = error_of(lambda: raw(bytes(5 << 20), timeout=20, metadata=metadata))
+        assert too_large.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_a_large_message_does_not_end_a_stream(service: Service) -> None:
-    """Its handler has the word: datanet answers such a record by its rule, and the stream goes on."""
-    sizes = [1, 5 << 20, 15 << 20, 2]
+    """The handler decides: datanet refuses such a record by its rule, and the stream continues."""
+    sizes = [1, 4 << 20, 2]
     requests = (datanet_pb2.ContributeRequest(content=bytes(size)) for size in sizes)
     assert [each.sequence for each in stub(service).Contribute(requests, timeout=60)] == sizes
+
+
+# The room of one incomplete request for a principal, and of three for all.
+@pytest.mark.parametrize("service", [{"max_request_memory_bytes": 16 << 20}], indirect=True)
+def test_clients_that_send_no_request_make_room_for_those_that_do(service: Service) -> None:
+    assert service.address is not None
+    silent = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        silent.wait(60)
+        yield b""
+
+    with ExitStack() as until:
+        until.callback(silent.set)
+        stalled = []
+        for number in range(6):
+            over = sync_channel(service.address.grpc, token(service, ["curator"], f"eve{number}"))
+            until.enter_context(over)
+            raw = over.stream_unary("/openledger.datanet.v1.DatanetService/GetDatanet")
+            stalled.append(raw.future(nothing(), timeout=60))
+        get = datanet_pb2.GetDatanetRequest(name=NAME)
+        for _ in range(6):
+            ann = retried(lambda: stub(service, "ann").GetDatanet(get, timeout=20))
+        assert ann.name == NAME
+        refused = error_of(stalled[0].result)
+    assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_INCOMPLETE")
+    assert refused.retry_after_s == 1
+
+
+def retried(call: Any) -> Any:
+    """Repeats a call as its refusals ask, as clients do."""
+    while True:
+        try:
+            return call()
+        except grpc.RpcError as error:
+            if from_rpc_error(error).reason != "REQUEST_MEMORY":
+                raise
+
+
+@pytest.mark.parametrize("service", [{"max_request_streams": 8}], indirect=True)
+def test_one_principal_cannot_open_all_streams_of_requests(service: Service) -> None:
+    silent = threading.Event()
+
+    def one_record() -> Iterator[Any]:
+        yield datanet_pb2.ContributeRequest()
+        silent.wait(60)
+
+    ann = stub(service, "ann")
+    opened = [ann.Contribute(one_record()) for _ in range(2)]
+    for each in opened:
+        next(each)
+    refused = error_of(lambda: next(ann.Contribute(one_record())))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS")
+    assert next(stub(service, "bob").Contribute(one_record())).sequence == 0
+    silent.set()

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from servicekit import telemetry
-from servicekit.logs import JsonFormatter, TextFormatter, configure_logs
-from servicekit.metrics import counter, histogram
 from servicekit.settings import ServiceSettings
+from servicekit.telemetry import traces as telemetry
+from servicekit.telemetry.logs import JsonFormatter, TextFormatter, configure_logs
+from servicekit.telemetry.metrics import counter, histogram
 
 
 @pytest.fixture(autouse=True)
@@ -92,14 +92,14 @@ def test_a_trace_travels_as_headers_and_back() -> None:
         assert int(telemetry.current_trace_id(), 16) == span.get_span_context().trace_id
 
 
-def test_rubbish_in_headers_begins_a_new_trace() -> None:
+def test_malformed_headers_begin_a_new_trace() -> None:
     with telemetry.tracer.start_as_current_span(
-        "there", context=telemetry.extract({"traceparent": "rubbish"})
+        "there", context=telemetry.extract({"traceparent": "malformed"})
     ):
         assert len(telemetry.current_trace_id()) == 32
 
 
-def test_metrics_are_named_by_the_house() -> None:
+def test_metrics_have_the_platforms_prefix() -> None:
     with pytest.raises(ValueError, match="openledger_"):
         counter("sealed_total", "Snapshots.")
     with pytest.raises(ValueError, match="_total"):

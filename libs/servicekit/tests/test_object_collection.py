@@ -18,16 +18,16 @@ from prometheus_client import REGISTRY
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from servicekit._object_area import Area
-from servicekit._object_bucket import Bucket
-from servicekit._object_folder import Folder
 from servicekit.crash import EXIT_CODE
 from servicekit.database import engine, new_metadata, reading, transaction, utc_now
 from servicekit.errors import CorruptObject, StartupError
-from servicekit.object_collection import SHORTEST_GRACE, Collected, collect
 from servicekit.objects import ObjectStore, name_of
-from servicekit.references import ReferencePublisher, forget, pin, read_all
-from servicekit.testing_s3 import S3Server
+from servicekit.objects._area import Area
+from servicekit.objects._bucket import Bucket
+from servicekit.objects._folder import Folder
+from servicekit.objects.collection import SHORTEST_GRACE, Collected, collect
+from servicekit.objects.references import ReferencePublisher, forget, pin, read_all
+from servicekit.testing.s3 import S3Server
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +107,7 @@ def test_what_a_needed_object_names_is_needed_and_what_that_names_too(world: Wor
     assert all(world.store.exists(digest) for digest in (outer, inner, weights))
 
 
-def test_a_name_in_an_object_that_nobody_needs_keeps_nothing(world: World) -> None:
+def test_a_digest_in_an_unneeded_object_keeps_nothing(world: World) -> None:
     part = world.store.put_bytes(b"part")
     whole = world.store.put_bytes(json.dumps({"part": part}).encode())
     world.needs("alpha")
@@ -123,7 +123,7 @@ def test_nothing_is_collected_before_every_service_has_said_what_it_needs(world:
 
 
 def test_a_service_that_is_down_loses_nothing_that_came_after_its_last_list(world: World) -> None:
-    """Its job went on without it, and left a result that no database names yet."""
+    """Its job continued without it, and left a result that no database names yet."""
     world.needs("alpha")
     down = world.needs("beta")
     ReferencePublisher(world.store, "beta", down._engine, references, now=lambda: utc_now() - LATER).publish()
@@ -151,7 +151,7 @@ def test_a_pinned_object_stays_until_it_is_forgotten(world: World) -> None:
     assert world.collect("alpha").removed == {name_of(digest)}
 
 
-def test_a_needed_object_that_is_missing_is_told(world: World) -> None:
+def test_a_needed_object_that_is_missing_is_reported(world: World) -> None:
     world.needs("alpha", "sha256:" + "a" * 64, "")
     assert world.collect("alpha").missing == ("sha256:" + "a" * 64,)
 
@@ -185,7 +185,9 @@ def test_when_a_list_was_published_is_a_metric(world: World) -> None:
     assert REGISTRY.get_sample_value(name, {"service": "gamma"}) == published.time.timestamp()
 
 
-def test_the_identity_of_a_database_is_one_whoever_asks_first(tmp_path: Path, database_url: str) -> None:
+def test_a_database_has_one_identity_when_several_processes_ask_first(
+    tmp_path: Path, database_url: str
+) -> None:
     made = engine(database_url)
     Base.metadata.create_all(made)
     publishers = [
@@ -249,7 +251,7 @@ def test_what_one_process_puts_while_another_sweeps_is_there(tmp_path: Path) -> 
 def test_what_one_puts_while_another_sweeps_a_bucket_is_there(s3: S3Server, tmp_path: Path) -> None:
     url = s3.new_bucket()
     digests = {number: ObjectStore(url, cache=tmp_path).put_bytes(b"%d" % number) for number in range(16)}
-    # S3 tells whole seconds: what is put from the next one on is younger than what is there.
+    # S3 reports whole seconds: objects that are put from the next second on are younger than the existing ones.
     than = datetime.fromtimestamp(int(time.time()) + 1, UTC)
     while utc_now() < than:
         time.sleep(0.01)
@@ -273,7 +275,7 @@ def test_what_one_puts_while_another_sweeps_a_bucket_is_there(s3: S3Server, tmp_
     ]
 
 
-def test_a_sweep_that_died_holds_up_nobody(store_url: str, tmp_path: Path) -> None:
+def test_a_sweep_that_died_blocks_no_put(store_url: str, tmp_path: Path) -> None:
     store = ObjectStore(store_url, cache=tmp_path / "cache")
     area: Area = store.area
     name = name_of("sha256:" + "a" * 64)
@@ -290,7 +292,7 @@ def test_a_sweep_that_died_holds_up_nobody(store_url: str, tmp_path: Path) -> No
 
 COLLECT = """
 import sys
-from servicekit.object_collection import SHORTEST_GRACE, collect
+from servicekit.objects.collection import SHORTEST_GRACE, collect
 from servicekit.objects import ObjectStore
 collect(ObjectStore(sys.argv[1]), [], SHORTEST_GRACE)
 """
@@ -303,7 +305,10 @@ def test_a_collection_killed_on_the_way_is_finished_by_the_next(tmp_path: Path) 
         world.needs("alpha", needed)
         died = subprocess.run(
             [sys.executable, "-c", COLLECT, str(tmp_path / "objects")],
-            env={**os.environ, "OPENLEDGER_CRASH_AT": "servicekit.object_collection:collect before remove#4"},
+            env={
+                **os.environ,
+                "OPENLEDGER_CRASH_AT": "servicekit.objects.collection:collect before remove#4",
+            },
             check=False,
         )
         assert died.returncode == EXIT_CODE
@@ -331,7 +336,7 @@ def test_half_an_object_is_nowhere_and_goes_with_its_writer(tmp_path: Path) -> N
         (half,) = folder.glob(".new-*")
         os.utime(half, (0, 0))
         ObjectStore(folder)
-        assert half.exists()  # its writer lives
+        assert half.exists()  # its writer is running
         assert list(store.area.entries("sha256")) == []
         writer.kill()
         writer.wait()

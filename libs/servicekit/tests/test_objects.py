@@ -99,11 +99,11 @@ def test_many_may_put_the_same_object_at_once(store: ObjectStore) -> None:
     assert store.get_bytes(digests.pop()) == data
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_rubbish(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     """A file size limit of a child process stands for the full disk: writing fails in the same way."""
     program = (
         "import resource, signal, sys\n"
-        "from servicekit.objects import ObjectStore, ResourceExhausted\n"
+        "from servicekit.objects.store import ObjectStore, ResourceExhausted\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n    ObjectStore(sys.argv[1]).put_bytes(bytes(1_000_000))\n"

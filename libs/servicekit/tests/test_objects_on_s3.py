@@ -12,7 +12,7 @@ import pytest
 from servicekit.database import utc_now
 from servicekit.errors import CorruptObject, NotFound, StartupError, Unavailable
 from servicekit.objects import ObjectStore, name_of
-from servicekit.testing_s3 import S3Server, s3_server
+from servicekit.testing.s3 import S3Server, s3_server
 
 pytestmark = pytest.mark.server
 MISSING = "sha256:" + "7" * 64
@@ -39,7 +39,7 @@ def test_a_large_object_is_sent_in_parts_and_is_one(url: str, tmp_path: Path) ->
     assert ObjectStore(url, cache=tmp_path / "other").get_bytes(digest) == data
 
 
-def test_half_an_upload_is_no_object_and_is_cleared_away(url: str, tmp_path: Path) -> None:
+def test_half_an_upload_is_no_object_and_is_removed(url: str, tmp_path: Path) -> None:
     store, files = ObjectStore(url, cache=tmp_path), bucket(url)
     where = {"Bucket": url.split("/")[2], "Key": key(url, MISSING).partition("/")[2]}
     upload = files.call_s3("create_multipart_upload", **where)["UploadId"]
@@ -68,7 +68,7 @@ def test_an_object_that_is_only_in_the_cache_does_not_exist(url: str, tmp_path: 
     assert store.exists(digest)
 
 
-def test_a_server_that_goes_away_is_unavailable_and_what_is_cached_can_be_read(
+def test_a_server_outage_is_unavailable_and_cached_objects_can_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with s3_server() as server:
@@ -79,10 +79,10 @@ def test_a_server_that_goes_away_is_unavailable_and_what_is_cached_can_be_read(
         server.stop()
         assert store.get_bytes(here) == b"here"
         for ask in (lambda: store.put_bytes(b"more"), lambda: store.exists(here)):
-            with pytest.raises(Unavailable) as away:
+            with pytest.raises(Unavailable) as outage:
                 ask()
-            assert away.value.reason == "OBJECT_STORE_UNAVAILABLE"
-            assert away.value.retry_after_s is not None
+            assert outage.value.reason == "OBJECT_STORE_UNAVAILABLE"
+            assert outage.value.retry_after_s is not None
     with pytest.raises(StartupError, match="does not answer") as at_start:
         ObjectStore("s3://bucket/prefix", cache=tmp_path)
     assert "\n" not in str(at_start.value)
@@ -97,8 +97,8 @@ def test_wrong_credentials_are_said_at_the_start(tmp_path: Path, monkeypatch: py
     with s3_server(INITIAL_NO_AUTH_ACTION_COUNT="1") as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        url = server.new_bucket()  # the one request for which this server asks nobody's name
-        with pytest.raises(StartupError, match="refuses us") as refused:
+        url = server.new_bucket()  # the only request for which this server needs no credentials
+        with pytest.raises(StartupError, match="denies access") as refused:
             ObjectStore(url, cache=tmp_path)
     assert "check AWS_ACCESS_KEY_ID" in str(refused.value)
     assert "\n" not in str(refused.value)

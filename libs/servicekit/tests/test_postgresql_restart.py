@@ -11,7 +11,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from servicekit.database import engine, new_metadata, reading, run_in_transaction, transaction
 from servicekit.errors import Unavailable
-from servicekit.testing import PostgreSql, postgresql
+from servicekit.testing.services import PostgreSql, postgresql
 
 pytestmark = pytest.mark.server
 
@@ -104,3 +104,23 @@ def _tried(database: Engine, number: int) -> bool:
     except Unavailable:
         return False
     return True
+
+
+def test_a_primary_that_comes_back_as_a_standby_is_unavailable_until_it_is_promoted(
+    server: PostgreSql, database: Engine
+) -> None:
+    with transaction(database) as session:
+        session.add(Entry(number=1))
+    server.kill()
+    server.demote()
+    server.start()
+    for _ in range(2):  # also with a connection that was opened to the standby
+        with pytest.raises(Unavailable) as refused, transaction(database) as session:
+            session.add(Entry(number=2))
+        assert refused.value.reason == "DATABASE_UNAVAILABLE"
+        with pytest.raises(Unavailable):
+            entries(database)
+    server.kill()
+    server.promote()
+    server.start()
+    assert entries(database) == [1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from openledger.datanet.v1 import datanet_pb2
 from sqlalchemy import Engine, MetaData, text
 
 from servicekit.database import engine, transaction
+from servicekit.database.request_ids import RequestId, add_request_ids, prune
 from servicekit.errors import AlreadyExists
-from servicekit.request_ids import RequestId, add_request_ids, prune, pruning
 
 
 @pytest.fixture
@@ -78,14 +77,3 @@ def test_an_id_is_kept_for_its_time_and_not_longer(database: Engine) -> None:
     with transaction(database) as session:
         assert prune(session, older_than_s=90) == 1
     assert make(database, asked, "second") == "second"
-
-
-def test_a_services_thread_forgets_old_ids_and_ends_when_told(database: Engine) -> None:
-    make(database, RequestId.of("ann", seal("old")), "first")
-    _age(database, 1000)
-    make(database, RequestId.of("ann", seal("new")), "second")
-    stop = threading.Event()
-    stop.set()  # it looks once in any case
-    pruning(database, 500)(stop)
-    with transaction(database) as session:
-        assert session.execute(text("SELECT request_id FROM request_ids")).scalars().all() == ["new"]

@@ -1,14 +1,15 @@
-"""A whole service in this process: doors, tokens, events, and an orderly end."""
+"""A complete service in this process: endpoints, tokens, events, and an orderly end."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,35 +19,41 @@ from uuid import uuid4
 import grpc
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from openledger.datanet.v1 import datanet_pb2, datanet_pb2_grpc
 from openledger.datanet.v1.events_pb2 import ContributionRecorded
+from sqlalchemy import MetaData, func, select
 from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
-from servicekit import outbox, topics
+from openledger_client import errors as received
+from openledger_client.channels import channel, sync_channel
+from openledger_client.errors import from_rpc_error
 from servicekit.address import read_address
 from servicekit.auth import current_principal
-from servicekit.client import channel, sync_channel
-from servicekit.database import run_in_transaction
+from servicekit.database import reading, run_in_transaction
+from servicekit.database.migrations_env import write_revision
+from servicekit.database.request_ids import RequestId, add_request_ids
+from servicekit.delivery import outbox
 from servicekit.errors import (
-    Cancelled,
-    DeadlineExceeded,
-    InvalidArgument,
     StartupError,
     Unavailable,
-    from_rpc_error,
 )
-from servicekit.events import Event, new_event
-from servicekit.migrations_env import write_revision
-from servicekit.server import Service, serve
+from servicekit.eventlog import topics
+from servicekit.eventlog.events import Event, new_event
+from servicekit.server import Service, http_routes, operations, serve
 from servicekit.settings import ServiceSettings
-from servicekit.testing import running, token
+from servicekit.testing.http import PlainErrors
+from servicekit.testing.services import running, token
+from servicekit.testing.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
 NAME = "datanets/threat-intel"
-ENV = """from servicekit.migrations_env import run_migrations
+ENV = """from servicekit.database.migrations_env import run_migrations
 from servicekit.database import new_metadata
 run_migrations(new_metadata())
 """
@@ -119,7 +126,7 @@ def test_a_caller_is_known_in_the_handler_and_its_threads(service: Service) -> N
     assert datanet.owner == "ann"
 
 
-async def test_a_token_may_be_renewed_while_a_channel_lives(service: Service) -> None:
+async def test_a_token_may_be_renewed_while_a_channel_is_open(service: Service) -> None:
     names = iter(["ann", "bob"])
     async with channel(address(service), lambda: token(service, ["curator"], next(names))) as over:
         stub = datanet_pb2_grpc.DatanetServiceStub(over)
@@ -135,7 +142,7 @@ def test_each_message_of_a_stream_is_validated_and_those_before_are_answered(ser
         with pytest.raises(grpc.RpcError) as refused:
             answered.extend(answer.sequence for answer in answers)
     error = from_rpc_error(refused.value)
-    assert isinstance(error, InvalidArgument)
+    assert isinstance(error, received.InvalidArgument)
     assert (error.violations[0].field, error.violations[0].rule) == ("sequence", "int64.gte")
     assert answered in ([], [1], [1, 2])  # gRPC may drop what was not read yet once the status came
 
@@ -147,16 +154,76 @@ def test_a_record_that_is_too_large_for_the_rule_still_arrives(service: Service)
         assert [answer.sequence for answer in stub.Contribute(iter(large))] == [1]
 
 
-def test_health_and_reflection_need_no_token(service: Service) -> None:
+def test_health_needs_no_token(service: Service) -> None:
     with sync_channel(address(service)) as over:
         health = health_pb2_grpc.HealthStub(over)
         for name in ("", "openledger.datanet.v1.DatanetService"):
             status = health.Check(health_pb2.HealthCheckRequest(service=name)).status
             assert status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_reflection_needs_a_token_and_no_role(service: Service) -> None:
+    with sync_channel(address(service)) as over, pytest.raises(grpc.RpcError) as refused:
+        ProtoReflectionDescriptorDatabase(over).get_services()
+    assert from_rpc_error(refused.value).code is grpc.StatusCode.UNAUTHENTICATED
+    with sync_channel(address(service), token(service, [])) as over:
         reflected = ProtoReflectionDescriptorDatabase(over)
         assert "openledger.datanet.v1.DatanetService" in reflected.get_services()
         file: FileDescriptorProto = reflected.FindFileContainingSymbol("openledger.datanet.v1.DatanetService")
         assert file.package == "openledger.datanet.v1"
+
+
+def test_reflection_is_public_only_by_a_setting(tmp_path: Path) -> None:
+    with running(make(tmp_path, public_reflection=True)) as service, sync_channel(address(service)) as over:
+        assert "grpc.health.v1.Health" in ProtoReflectionDescriptorDatabase(over).get_services()
+
+
+@pytest.mark.parametrize("method", ["Health/Check", "Health/Watch", "ServerReflection/ServerReflectionInfo"])
+def test_methods_that_name_a_service_take_no_large_request(service: Service, method: str) -> None:
+    package = "grpc.health.v1." if method.startswith("Health") else "grpc.reflection.v1alpha."
+    large = b"\x0a\x81\x20" + b"x" * 4097
+    with sync_channel(address(service), token(service, [])) as over, pytest.raises(grpc.RpcError) as refused:
+        list(over.stream_stream(f"/{package}{method}")(iter([large]), timeout=60))
+    error = from_rpc_error(refused.value)
+    assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE")
+
+
+def test_a_connection_without_a_call_is_closed_although_it_sends(tmp_path: Path) -> None:
+    with running(make(tmp_path, max_connection_idle_s=0.3)) as service:
+        host, port = address(service).rsplit(":", 1)
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+            headers = bytes([0, 0, 2, 1, 0, 0, 0, 0, 1, 0x83, 0x86])  # without END_HEADERS
+            continuation = bytes([0, 0, 5, 9, 0, 0, 0, 0, 1, 0x40, 1, 97, 1, 98])
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + headers)
+            assert ended_while(connection, continuation)
+
+
+def test_headers_that_drip_do_not_keep_a_connection_to_the_metrics(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "REQUEST_S", 0.3)
+    assert service.address is not None
+    host, port = service.address.metrics.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(b"GET /metrics HTTP/1.1\r\n")
+        assert ended_while(connection, b"X: 1\r\n")
+
+
+def ended_while(connection: socket.socket, sending: bytes, within_s: float = 30) -> bool:
+    """Returns whether the peer closes the connection while this side sends again and again."""
+    until, pause = time.monotonic() + within_s, threading.Event()
+    connection.settimeout(0.05)
+    while time.monotonic() < until:
+        try:
+            connection.sendall(sending)
+            if connection.recv(1000) == b"":
+                return True
+        except TimeoutError:
+            pause.wait(0.05)
+        except OSError:
+            return True
+    return False
 
 
 def test_operators_see_metrics_health_and_readiness(service: Service) -> None:
@@ -164,7 +231,7 @@ def test_operators_see_metrics_health_and_readiness(service: Service) -> None:
         stub.GetDatanet(datanet_pb2.GetDatanetRequest(name=NAME))
     status, text = get(service, "/metrics")
     assert status == 200
-    line = 'openledger_rpcs_total{code="OK",method="/openledger.datanet.v1.DatanetService/GetDatanet"}'
+    line = 'openledger_requests_total{code="OK",method="/openledger.datanet.v1.DatanetService/GetDatanet"}'
     assert line in text
     assert get(service, "/healthz") == (200, '{"status": "ok"}')
     status, text = get(service, "/readyz")
@@ -215,7 +282,7 @@ def test_a_drain_lets_running_calls_end_and_takes_no_new_ones(tmp_path: Path) ->
         assert (status, json.loads(text)["reason"]) == (503, "draining")
         with calling(service) as late, pytest.raises(grpc.RpcError) as refused:
             late.GetDatanet(datanet_pb2.GetDatanetRequest(name=NAME), timeout=5)
-        assert isinstance(from_rpc_error(refused.value), Unavailable)
+        assert isinstance(from_rpc_error(refused.value), received.Unavailable)
         assert service._loop is not None
         service._loop.call_soon_threadsafe(servicer.release.set)
         assert slow.result(5) == datanet_pb2.ListDatanetsResponse()
@@ -230,8 +297,7 @@ def test_a_call_that_outlives_the_grace_is_cancelled(tmp_path: Path) -> None:
         with pytest.raises(grpc.RpcError) as cut:
             slow.result(10)
     error = from_rpc_error(cut.value)
-    assert isinstance(error, Unavailable | Cancelled)
-    assert not isinstance(error, DeadlineExceeded)
+    assert isinstance(error, received.Unavailable | received.Cancelled)
 
 
 def test_a_health_watcher_does_not_hold_up_the_end(service: Service) -> None:
@@ -261,7 +327,7 @@ def test_a_change_and_its_event_reach_a_consumer_of_another_service(
     received: list[str] = []
     arrived = threading.Event()
 
-    def on_recorded(session: Session, event: Event[Any]) -> None:
+    def on_recorded(session: Session, event: Event[ContributionRecorded]) -> None:
         received.append(event.message.datanet)
         arrived.set()
 
@@ -271,9 +337,7 @@ def test_a_change_and_its_event_reach_a_consumer_of_another_service(
     reader = Service(
         "chain_relay", settings(tmp_path, database_url=f"sqlite:///{tmp_path}/r.db"), empty_package
     )
-    reader.add_consumer(
-        "relay", {topics.DATANET_CONTRIBUTION_V1: {ContributionRecorded.DESCRIPTOR.full_name: on_recorded}}
-    )
+    reader.subscribe(topics.DATANET_CONTRIBUTION_V1, ContributionRecorded, on_recorded, group="relay")
     with running(writer), running(reader):
         with sync_channel(address(writer), token(writer, ["curator"])) as over:
             request = datanet_pb2.CreateDatanetRequest(
@@ -298,6 +362,63 @@ def test_what_was_written_last_is_published_before_it_stops(tmp_path: Path, empt
     reader.event_log.close()
 
 
+def test_many_events_reach_a_batch_handler_of_a_service(tmp_path: Path, empty_package: str) -> None:
+    service = Service("datanet", settings(tmp_path), empty_package)
+    received: list[str] = []
+
+    def on_recorded(session: Session, events: Sequence[Event[ContributionRecorded]]) -> None:
+        received.extend(event.message.datanet for event in events)
+
+    service.subscribe_batch(topics.DATANET_CONTRIBUTION_V1, ContributionRecorded, on_recorded)
+    names = [f"datanets/net-{number}" for number in range(50)]
+    with running(service):
+        events = [
+            new_event(topics.DATANET_CONTRIBUTION_V1, name, ContributionRecorded(datanet=name), "test")
+            for name in names
+        ]
+        run_in_transaction(service.engine, lambda session: outbox.add_all(session, events))
+        eventually(lambda: sorted(received) == sorted(names))
+
+
+@pytest.mark.parametrize(
+    ("topic", "message", "refusal"),
+    [
+        ("no.such.topic", ContributionRecorded, "topic 'no.such.topic' is not in proto/topics"),
+        (topics.DATANET_CONTRIBUTION_V1, StringValue, "and never google.protobuf.StringValue"),
+    ],
+)
+def test_a_subscription_that_could_never_be_served_is_one_line(
+    tmp_path: Path, topic: Any, message: Any, refusal: str
+) -> None:
+    service = Service("datanet", settings(tmp_path), None)
+    with pytest.raises(StartupError, match=refusal):
+        service.subscribe(topic, message, lambda session, event: None)
+
+
+def test_a_message_has_one_handler_in_a_group(tmp_path: Path) -> None:
+    service = Service("datanet", settings(tmp_path), None)
+    service.subscribe(topics.DATANET_CONTRIBUTION_V1, ContributionRecorded, lambda session, event: None)
+    with pytest.raises(StartupError, match="has two handlers"):
+        service.subscribe(topics.DATANET_CONTRIBUTION_V1, ContributionRecorded, lambda session, event: None)
+
+
+def test_request_ids_are_forgotten_when_their_time_is_over(tmp_path: Path, empty_package: str) -> None:
+    service = Service("datanet", settings(tmp_path), empty_package)
+    metadata = MetaData()
+    table = add_request_ids(metadata)
+    metadata.create_all(service.engine)
+    request = datanet_pb2.SealSnapshotRequest(parent=NAME, request_id="old")
+    run_in_transaction(service.engine, lambda session: RequestId.of("ann", request).remember(session, NAME))
+    service.add_request_ids(ttl_s=0.01)
+
+    def kept() -> int:
+        with reading(service.engine) as session:
+            return session.scalar(select(func.count()).select_from(table)) or 0
+
+    with running(service):
+        eventually(lambda: kept() == 0)
+
+
 def test_a_thread_that_fails_ends_the_service_with_code_1(tmp_path: Path) -> None:
     service = make(tmp_path)
 
@@ -314,7 +435,7 @@ def test_a_thread_that_ends_too_early_ends_the_service(tmp_path: Path) -> None:
     assert service.run() == 1
 
 
-def test_threads_are_told_to_stop_and_waited_for(tmp_path: Path) -> None:
+def test_threads_are_stopped_and_waited_for(tmp_path: Path) -> None:
     ended = threading.Event()
 
     def work(stop: threading.Event) -> None:
@@ -328,16 +449,12 @@ def test_threads_are_told_to_stop_and_waited_for(tmp_path: Path) -> None:
     assert ended.is_set()
 
 
-def test_an_http_door_runs_in_the_same_loop_and_ends_with_it(tmp_path: Path) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert scope["type"] == "http"
-        loop = asyncio.get_running_loop()
-        body = str(loop is service._loop).encode()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": body})
+def test_an_http_api_runs_in_the_same_loop_and_ends_with_it(tmp_path: Path) -> None:
+    async def same_loop(request: Request) -> Response:
+        return PlainTextResponse(str(asyncio.get_running_loop() is service._loop))
 
     service = make(tmp_path)
-    service.add_http(app, 0)
+    service.add_http([http_routes.get("/", same_loop, public=True)], PlainErrors(), 0)
     with running(service):
         assert service.address is not None
         with urllib.request.urlopen(f"http://{service.address.http}/", timeout=5) as answer:
@@ -372,17 +489,15 @@ def test_an_old_connection_is_replaced_and_no_call_notices(tmp_path: Path) -> No
 
 
 def test_two_services_cannot_have_one_port(service: Service, tmp_path: Path) -> None:
-    for door in ("grpc_port", "metrics_port"):
-        second = make(tmp_path / "second", **{door: getattr(service, door)})
-        with pytest.raises(StartupError, match=f"127.0.0.1:{getattr(service, door)}"):
+    for port in ("grpc_port", "metrics_port"):
+        second = make(tmp_path / "second", **{port: getattr(service, port)})
+        with pytest.raises(StartupError, match=f"127.0.0.1:{getattr(service, port)}"):
             second.run()
 
 
-def test_an_unknown_event_log_or_topic_is_one_line(tmp_path: Path) -> None:
+def test_an_unknown_event_log_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="neither 'embedded:<path>' nor 'kafka:"):
         make(tmp_path, event_log="rabbit://x")
-    with pytest.raises(StartupError, match="consumer c"):
-        make(tmp_path).add_consumer("c", {"no.such.topic": {}})
 
 
 def test_a_full_disk_at_start_is_one_line_and_a_defect_is_not_hidden(

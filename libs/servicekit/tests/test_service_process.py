@@ -18,11 +18,11 @@ import pytest
 from openledger.datanet.v1 import datanet_pb2, datanet_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
+from openledger_client.channels import sync_channel
+from openledger_client.errors import Unavailable, from_rpc_error
 from servicekit.address import read_address
 from servicekit.auth import DevelopmentIssuer
-from servicekit.client import sync_channel
-from servicekit.errors import Unavailable, from_rpc_error
-from servicekit.testing import recorded_trace
+from servicekit.testing.services import recorded_trace
 
 pytestmark = pytest.mark.server
 
@@ -154,12 +154,12 @@ def test_an_rpc_that_does_not_say_who_may_call_it_does_not_start(tmp_path: Path)
         "    from google.protobuf import descriptor_pb2, descriptor_pool\n"
         "    file = descriptor_pb2.FileDescriptorProto(name='open_door.proto', package='open', syntax='proto3')\n"
         "    file.message_type.add(name='Nothing')\n"
-        "    file.service.add(name='Door').method.add(name='Enter', input_type='.open.Nothing',"
+        "    file.service.add(name='Gate').method.add(name='Enter', input_type='.open.Nothing',"
         " output_type='.open.Nothing')\n"
         "    descriptor_pool.Default().Add(file)\n"
         "    import grpc\n"
         "    enter = grpc.unary_unary_rpc_method_handler(lambda request, context: b'')\n"
-        "    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler('open.Door', {'Enter': enter}),))\n"
+        "    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler('open.Gate', {'Enter': enter}),))\n"
         "def build(settings):\n",
     ).replace("    return service\n", "    service.add_servicer(undeclared, None)\n    return service\n")
     environment = {
@@ -177,7 +177,7 @@ def test_an_rpc_that_does_not_say_who_may_call_it_does_not_start(tmp_path: Path)
     )
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.splitlines()[-1] == (
-        "datanet: open.Door/Enter must declare either a permission or public in openledger.options.v1.access"
+        "datanet: open.Gate/Enter must declare either a permission or public in openledger.options.v1.access"
     )
 
 

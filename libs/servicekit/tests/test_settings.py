@@ -22,7 +22,7 @@ def _asked_for_development(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENLEDGER_AUTH_MODE", "development")
 
 
-def test_everything_local_lives_below_the_state_folder(tmp_path: Path) -> None:
+def test_all_local_files_are_below_the_state_folder(tmp_path: Path) -> None:
     settings = BakerySettings.load(state_dir=tmp_path)
     assert settings.database_url == f"sqlite:///{tmp_path}/bakery/bakery.db"
     assert settings.event_log == f"embedded:{tmp_path}/events.db"
@@ -77,7 +77,7 @@ def test_keys_that_anyone_could_replace_on_their_way_are_refused(monkeypatch: py
         {"auth_issuer": "https://login.example", "auth_jwks": "http://login.example/jwks"},
         {"auth_issuer": "login.example"},
     ):
-        with pytest.raises(StartupError, match=r"use https|no URL"):
+        with pytest.raises(StartupError, match=r"use https|not a URL"):
             BakerySettings.load(insecure_transport=True, **wrong)
     here = BakerySettings.load(insecure_transport=True, auth_issuer="http://127.0.0.1:4000")
     assert here.auth_issuer == "http://127.0.0.1:4000"

@@ -19,8 +19,8 @@ def test_a_thread_that_does_not_listen_is_named_and_not_waited_for(caplog: pytes
     with caplog.at_level(logging.ERROR):
         threads.stop(0.01)
     release.set()
-    told = [record for record in caplog.records if record.getMessage() == "thread did not stop in time"]
-    assert [vars(record)["thread_name"] for record in told] == ["deaf"]
+    logged = [record for record in caplog.records if record.getMessage() == "thread did not stop in time"]
+    assert [vars(record)["thread_name"] for record in logged] == ["deaf"]
     assert failures == []
 
 

@@ -20,31 +20,31 @@ import grpc
 import pytest
 from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 
-from servicekit.client import Tls, channel, sync_channel
-from servicekit.errors import StartupError, Unavailable, from_rpc_error
+from openledger_client.channels import channel, sync_channel
+from openledger_client.errors import ConfigurationError, Unavailable, from_rpc_error
+from openledger_client.tls import Tls
+from openledger_testing.certificate_authority import HOUR, Authority, Issued
+from servicekit.errors import StartupError
 from servicekit.server import Service
+from servicekit.server.http_routes import get
 from servicekit.settings import ServiceSettings
-from servicekit.testing import running
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from authority import HOUR, Authority, Issued
+from servicekit.testing.http import PlainErrors
+from servicekit.testing.services import running
 
 pytestmark = pytest.mark.slow
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
-async def app(scope: Any, receive: Any, send: Any) -> None:
-    """The least ASGI application there is."""
-    if scope["type"] == "http":
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": scope["scheme"].encode()})
+async def scheme(request: Request) -> Response:
+    return PlainTextResponse(request.url.scheme)
 
 
 class World:
-    """A service with mTLS and an HTTPS door, the authority of both sides, and the server's files."""
+    """A service with mTLS and an HTTPS API, the authority of both sides, and the server's files."""
 
     def __init__(self, folder: Path, mtls: bool) -> None:
         self.authority = Authority(folder, "authority")
@@ -59,7 +59,7 @@ class World:
             grace_s=1,
         )
         self.service = Service("secure", settings, None)
-        self.service.add_http(app, 0)
+        self.service.add_http([get("/", scheme, public=True)], PlainErrors(), 0)
 
     @property
     def tls(self) -> Tls:
@@ -177,7 +177,7 @@ def test_files_that_do_not_fit_together_leave_the_certificate_that_stands(world:
     assert world.seen() == (before, before)
     half.cert.replace(world.pair.cert)
     assert world.seen() == (world.pair.serial, world.pair.serial)
-    world.pair.cert.write_text("rubbish")
+    world.pair.cert.write_text("not PEM")
     world.pair.key.unlink()
     assert world.seen()[0] != before
 
@@ -194,7 +194,7 @@ def test_withdrawn_client_authorities_are_refused_without_a_restart(world: World
 
 
 def test_a_clients_channel_brings_its_renewed_certificate(world: World, tmp_path: Path) -> None:
-    """The old certificate's authority is withdrawn: only a channel that shows the new one goes on."""
+    """The old certificate's authority is withdrawn: only a channel with the new one continues."""
     old_ca = tmp_path / "old.pem"
     old_ca.write_bytes(world.authority.file.read_bytes())
     newer = Authority(tmp_path, "newer")
@@ -228,7 +228,7 @@ async def test_an_asyncio_channel_does_so_too(world: World, tmp_path: Path) -> N
             await watching.read()
 
 
-def test_the_http_door_speaks_tls_as_well_and_nothing_else(world: World) -> None:
+def test_the_http_server_accepts_only_tls_as_well(world: World) -> None:
     assert world.service.address is not None
     assert world.service.address.http is not None
     host, port = world.service.address.http.rsplit(":", 1)
@@ -295,7 +295,7 @@ def test_a_certificate_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     )
     with pytest.raises(StartupError, match=r"cannot read .*no\.key: No such file"):
         Service("secure", settings, None)
-    with pytest.raises(StartupError, match="cannot read"):
+    with pytest.raises(ConfigurationError, match="cannot read"):
         sync_channel("localhost:1", tls=Tls(tmp_path / "no.pem"))
 
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from google.protobuf import json_format
 
-from servicekit import topics
-from servicekit.events import new_event
+from servicekit.eventlog import topics
+from servicekit.eventlog.events import new_event
 
 _ROOT = Path(__file__).resolve().parents[3]
 _FILES = sorted((_ROOT / "proto" / "topics").glob("*.yaml"))

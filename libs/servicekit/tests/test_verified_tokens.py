@@ -25,7 +25,7 @@ class Clock:
 def test_a_principal_is_remembered_until_its_token_expires() -> None:
     clock = Clock()
     verified = VerifiedTokens(clock=clock)
-    verified.remember("token", ALICE, reading=1, until=1010)
+    verified.remember("token", ALICE, reading=1, expires=1010)
     assert verified.find("token", reading=1) == ALICE
     assert verified.find("tokens", reading=1) is None
     clock.now = 1010
@@ -35,14 +35,14 @@ def test_a_principal_is_remembered_until_its_token_expires() -> None:
 @pytest.mark.parametrize("reading", [2, None])
 def test_keys_that_were_read_again_or_should_be_end_it(reading: int | None) -> None:
     verified = VerifiedTokens(clock=Clock())
-    verified.remember("token", ALICE, reading=1, until=2000)
+    verified.remember("token", ALICE, reading=1, expires=2000)
     assert verified.find("token", reading) is None
 
 
-def test_only_so_many_are_remembered_and_the_oldest_goes() -> None:
+def test_at_most_so_many_are_remembered_and_the_least_recently_used_is_forgotten() -> None:
     verified = VerifiedTokens(most=2, clock=Clock())
     for token in ("a", "b", "c"):
-        verified.remember(token, ALICE, reading=1, until=2000)
+        verified.remember(token, ALICE, reading=1, expires=2000)
     assert [verified.find(token, reading=1) for token in ("a", "b", "c")] == [None, ALICE, ALICE]
 
 

@@ -36,7 +36,7 @@ def test_what_was_appended_is_read_in_order(tmp_path: Path) -> None:
     wal.close()
 
 
-def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_reading_continues_where_it_stopped(tmp_path: Path) -> None:
     wal = Wal(tmp_path)
     wal.append(b"a")
     _, position = read_all(wal)
@@ -93,8 +93,8 @@ def test_a_full_log_refuses_and_keeps_what_it_has(tmp_path: Path) -> None:
     found, position = read_all(wal)
     assert len(found) == 20
     wal.release(position)
-    wal.append(b"room again")
-    assert read_all(wal, position)[0] == [b"room again"]
+    wal.append(b"fits again")
+    assert read_all(wal, position)[0] == [b"fits again"]
     wal.close()
 
 
@@ -196,7 +196,7 @@ try:
         count += 1
 except WalFull as error:
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    wal.append(b"room again")
+    wal.append(b"fits again")
     print(count, error, flush=True)
 wal.close()
 """
@@ -208,5 +208,5 @@ def test_a_disk_that_takes_half_a_record_leaves_none_of_it(tmp_path: Path) -> No
     assert said.stdout.startswith("10 write-ahead log")
     assert "the disk is full" in said.stdout
     wal = Wal(tmp_path)
-    assert read_all(wal)[0] == [b"x" * 92] * 10 + [b"room again"]
+    assert read_all(wal)[0] == [b"x" * 92] * 10 + [b"fits again"]
     wal.close()

@@ -1,4 +1,4 @@
-"""Who may read which answer's attribution, beyond what a role permits: it quotes a person's question and its answer."""
+"""Who may read an answer's attribution, in addition to the permissions of roles: it quotes a person's prompt and answer."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ _READERS = frozenset({"admin", "auditor", "operator", "service"})
 
 
 def reads_all(principal: Principal) -> bool:
-    """Whether a role of the principal reads every answer's attribution."""
+    """Returns whether a role of the principal may read every answer's attribution."""
     return bool(_READERS & principal.roles)
 
 
 def check_reader(principal: Principal, asker: str, attribution: str) -> None:
-    """Raises PermissionDenied unless the principal asked the question, or reads all. The model's owner has no say: totals
-    tell them what their model's answers rest on, without a word of anyone's."""
+    """Raises PermissionDenied unless the principal sent the prompt, or may read all.
+
+    The model's owner may not: totals show what the model's answers rest on, without anyone's text.
+    """
     if principal.name != asker and not reads_all(principal):
         raise PermissionDenied(f"attribution.records.read of {attribution}", principal.name)

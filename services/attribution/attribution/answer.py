@@ -1,15 +1,13 @@
-"""An answer as attribution needs it, read from its event."""
+"""The parts of an answer that attribution needs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from openledger.inference.v1 import inference_pb2
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ServedModel:
-    """What answered. `adapter_digest`, `version_digest` and `report_digest` are "" for a base model."""
+    """The model that answered. `adapter_digest`, `version_digest` and `report_digest` are "" if the base model answered."""
 
     name: str
     base_digest: str
@@ -18,9 +16,9 @@ class ServedModel:
     report_digest: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One answer. Texts are "" and token ids empty where policy left them out of the event."""
+    """One answer. Texts are "" and token ids empty if policy leaves them out of the event."""
 
     inference: str
     model: ServedModel
@@ -33,23 +31,3 @@ class Answer:
     principal: str
     model_owner: str
     left_out: tuple[str, ...]
-
-    @classmethod
-    def from_event(cls, event: inference_pb2.InferenceCompleted) -> Answer:
-        """From the event's message."""
-        model = event.model
-        return cls(
-            event.inference,
-            ServedModel(
-                model.name, model.base_digest, model.adapter_digest, model.version_digest, model.report_digest
-            ),
-            tuple(event.prompt_token_ids),
-            tuple(event.output_token_ids),
-            event.prompt,
-            event.output,
-            event.usage.input_tokens,
-            event.usage.output_tokens,
-            event.principal,
-            event.model_owner,
-            tuple(event.left_out),
-        )

@@ -1,11 +1,9 @@
-"""The gRPC door: translates and delegates, decides nothing."""
+"""The gRPC API: translates and delegates, decides nothing."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import time
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -16,38 +14,40 @@ from sqlalchemy import Engine
 from attribution import convert, store
 from attribution.access import check_reader, reads_all
 from attribution.summary import summarize
+from identity.names import AttributionName, InferenceName
+from servicekit import names
 from servicekit.auth import current_principal
 from servicekit.database import reading
-from servicekit.errors import InvalidArgument, NotFound
+from servicekit.database.watches import Changes
+from servicekit.errors import NotFound
+from servicekit.lists import Query
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_DEFAULT_PAGE = 100
-_LOOK_EVERY_S = 0.2
 _ANSWER_BEFORE_DEADLINE_S = 0.5
-"""A waiting call answers this long before its deadline: PENDING says more than DEADLINE_EXCEEDED."""
+"""A waiting call returns this long before its deadline: PENDING is more useful than DEADLINE_EXCEEDED."""
 
 
 class AttributionApi(AttributionServiceServicer):
     """AttributionService over one database."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, changes: Changes) -> None:
         self._engine = engine
+        self._changes = changes
 
     async def GetAttribution(self, request: pb.GetAttributionRequest, context: Context) -> pb.Attribution:
-        """See the proto. A waiting call also waits for an answer that is not known yet: its event may be on its way.
+        """See the proto. A waiting call also waits for an answer that is not known yet: its event may be in transit.
 
-        Raises NotFound, PermissionDenied to all but who asked and the roles that read all.
+        Raises NotFound, or PermissionDenied unless the caller sent the prompt or has a role that reads all.
         """
-        inference = request.name.split("/")[1]
-        remaining_s = context.time_remaining()
-        until = time.monotonic() + (remaining_s or 0.0) - _ANSWER_BEFORE_DEADLINE_S
-        while True:
-            found = await asyncio.to_thread(self._get, inference)
-            settled = found is not None and found.state == pb.ATTRIBUTION_STATE_SCORED
-            if settled or not request.wait or time.monotonic() >= until:
-                break
-            await asyncio.sleep(_LOOK_EVERY_S)
+        if request.name.startswith("inferences/"):
+            inference = names.parse("name", InferenceName, request.name).inference
+        else:
+            inference = names.parse("name", AttributionName, request.name).inference
+        found = await asyncio.to_thread(self._get, inference)
+        if request.wait and not _is_scored(found):
+            wait_s = (context.time_remaining() or 0.0) - _ANSWER_BEFORE_DEADLINE_S
+            found = await self._scored(inference, wait_s)
         if found is None:
             raise NotFound("attribution", request.name)
         check_reader(current_principal(), found.principal, request.name)
@@ -56,10 +56,10 @@ class AttributionApi(AttributionServiceServicer):
     async def ListAttributions(
         self, request: pb.ListAttributionsRequest, context: Context
     ) -> pb.ListAttributionsResponse:
-        """See the proto. Who does not read all sees the answers to their own questions."""
+        """See the proto. Callers without a role that reads all see the answers to their own prompts."""
         principal = current_principal()
-        asker = None if reads_all(principal) else principal.name
-        return await asyncio.to_thread(self._list, request, asker)
+        principal_name = None if reads_all(principal) else principal.name
+        return await asyncio.to_thread(self._list, request, principal_name)
 
     async def SummarizeAttributions(
         self, request: pb.SummarizeAttributionsRequest, context: Context
@@ -73,45 +73,50 @@ class AttributionApi(AttributionServiceServicer):
         """See the proto."""
         return await asyncio.to_thread(self._indexes, request)
 
+    async def _scored(self, inference: str, wait_s: float) -> pb.Attribution | None:
+        """Returns the attribution once it is scored, or its state after `wait_s` seconds."""
+        try:
+            async with asyncio.timeout(wait_s), aclosing(self._changes.watch(inference)) as changes:
+                async for _ in changes:
+                    found = await asyncio.to_thread(self._get, inference)
+                    if _is_scored(found):
+                        return found
+        except TimeoutError:
+            pass
+        return await asyncio.to_thread(self._get, inference)
+
     def _get(self, inference: str) -> pb.Attribution | None:
         with reading(self._engine) as session:
             row = session.get(store.AnswerRow, inference)
             return None if row is None else convert.attribution(row)
 
-    def _list(self, request: pb.ListAttributionsRequest, asker: str | None) -> pb.ListAttributionsResponse:
-        size = request.page_size or _DEFAULT_PAGE
+    def _list(
+        self, request: pb.ListAttributionsRequest, principal_name: str | None
+    ) -> pb.ListAttributionsResponse:
+        full = convert.is_full(request.view)
         with reading(self._engine) as session:
-            rows = store.answers(session, request.model_version, asker, _key(request.page_token), size + 1)
+            page = store.answers(
+                session, Query.of(request), model_version=request.model_version, principal=principal_name
+            )
             return pb.ListAttributionsResponse(
-                attributions=[convert.attribution(row) for row in rows[:size]],
-                next_page_token=_token(rows[size - 1].id) if len(rows) > size else "",
+                attributions=[convert.attribution(row, full=full) for row in page.items],
+                next_page_token=page.next_page_token,
+                total_size=page.total_size,
             )
 
     def _summarize(self, model_version: str) -> pb.AttributionSummary:
         with reading(self._engine) as session:
-            return summarize(session, model_version)
+            return convert.summary(summarize(session, model_version))
 
     def _indexes(self, request: pb.ListAttributionIndexesRequest) -> pb.ListAttributionIndexesResponse:
-        size = request.page_size or _DEFAULT_PAGE
         with reading(self._engine) as session:
-            rows = store.indexes(session, _key(request.page_token), size + 1)
+            page = store.indexes(session, Query.of(request))
             return pb.ListAttributionIndexesResponse(
-                indexes=[convert.index(row) for row in rows[:size]],
-                next_page_token=_token(rows[size - 1].model_version) if len(rows) > size else "",
+                indexes=map(convert.index, page.items),
+                next_page_token=page.next_page_token,
+                total_size=page.total_size,
             )
 
 
-def _token(key: str) -> str:
-    return base64.urlsafe_b64encode(key.encode()).decode()
-
-
-def _key(token: str) -> str:
-    try:
-        key = base64.b64decode(token.encode("ascii"), altchars=b"-_", validate=True).decode("ascii")
-    except (ValueError, binascii.Error):
-        key = "\n"
-    if not key.isprintable():  # PostgreSQL takes no NUL
-        raise InvalidArgument(
-            "page_token", "page_token", "must be the next_page_token of a previous answer", token
-        )
-    return key
+def _is_scored(found: pb.Attribution | None) -> bool:
+    return found is not None and found.state == pb.ATTRIBUTION_STATE_SCORED

@@ -1,10 +1,8 @@
-"""What other ways of dividing an answer would have paid, reported beside the shares and never used for
-payment.
+"""Shares by other methods, reported with the shares for comparison and never used for payment.
 
-Naive normalisation sums each record's positive influence for whoever submitted it: copies count, there is no
-null, and control records would be paid for training that never happened. The lexical baseline asks BM25
-instead of gradients; it beats several influence methods in published comparisons, so an attribution that does
-not differ from it has to explain itself.
+Naive normalisation sums the positive influences of the records that each contributor submitted: copies count, there is no
+null, and control records would be paid although they were not trained on. The lexical baseline uses BM25 instead of
+gradients; it beats several influence methods in published comparisons, so an attribution should differ from it.
 """
 
 from __future__ import annotations
@@ -19,15 +17,15 @@ from attribution.shares import PPM, largest_remainder
 
 @dataclass(frozen=True)
 class NaiveShares:
-    """Adds up to 1,000,000 with `control_ppm`, or is all zero when no influence is positive."""
+    """Adds up to 1,000,000 with `control_ppm`, or is all zero if no influence is positive."""
 
     ppm: tuple[int, ...]
-    """By the contributor who submitted the records."""
+    """By the contributor that submitted the records."""
     control_ppm: int
 
 
 def naive_shares(table: ClusterTable, scores: Scores) -> NaiveShares:
-    """From every row's influence [rows]."""
+    """Returns the shares from every row's influence [rows]."""
     positive = np.maximum(scores, 0.0)
     by_contributor = np.bincount(
         table.row_contributors, weights=positive[table.trained_rows], minlength=len(table.contributors)
@@ -40,8 +38,8 @@ def naive_shares(table: ClusterTable, scores: Scores) -> NaiveShares:
 
 
 def lexical_shares(table: ClusterTable, scores: Scores) -> tuple[int, ...]:
-    """From every row's BM25 score [rows]: means of trained clusters, for the credited; clusters of nobody
-    drop out."""
+    """Returns the shares from every row's BM25 score [rows]: means of trained clusters, by credited contributor; clusters
+    without one are left out."""
     clusters = table.trained_means(np.maximum(scores, 0.0))
     owned = table.owners >= 0
     totals = np.bincount(table.owners[owned], weights=clusters[owned], minlength=len(table.contributors))

@@ -1,8 +1,8 @@
-"""Builds an index: one pass over all records for their gradients, then everything that follows from them.
+"""Builds an index: one pass over all records for their gradients, then everything that is computed from them.
 
-The pass is the long part. Its rows are written to a memory-mapped file in a work folder named by what is
-built, and after each batch the number of finished batches is noted by an atomic rename, so that a process
-that dies goes on with the next batch. The order of batches depends on the records alone.
+The pass takes most of the time. Its rows go to a memory-mapped file in a work folder that is named by the input, and
+after each batch an atomic rename stores the number of finished batches, so that a restarted process continues with the
+next batch. The order of batches depends on the records alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from attribution.source import Source
 from attribution.spans import SuffixIndex
 from identity.digest import digest_hex, digest_json
 from modelkit.prompt import Encoded, encode
-from servicekit import crash
+from servicekit import crash, private
 from servicekit.files import remove, write_whole
 from servicekit.objects import ObjectStore
 
@@ -35,22 +35,22 @@ Gradients = Callable[[Sequence[Example]], FloatArray]
 """Projected gradients [batch, layout.size] of a batch."""
 
 Progress = Callable[[str, int, int, float], None]
-"""(stage, done, total, expected seconds left; 0 when not known)"""
+"""(stage, done, total, estimated seconds left; 0 if unknown)"""
 
 
 class Stopped(Exception):
-    """The build was asked to stop; what is done stays in the work folder."""
+    """The build was stopped; finished work stays in the work folder."""
 
 
 class StopSignal(Protocol):
-    """A threading.Event, as far as it is needed here."""
+    """The part of threading.Event that a build needs."""
 
     def is_set(self) -> bool: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BuildRequest:
-    """What to build, and where the work lies."""
+    """What to build, and the folder of unfinished work."""
 
     training_manifest_digest: str
     source: Source
@@ -61,7 +61,7 @@ class BuildRequest:
 
     @property
     def folder(self) -> Path:
-        """Where unfinished work lies: two builds share it only when they would do the same work."""
+        """Returns the folder of unfinished work. Two builds share it only if they would do the same work."""
         key = digest_json(
             {
                 "training_manifest": self.training_manifest_digest,
@@ -75,6 +75,7 @@ class BuildRequest:
 
 def build(
     request: BuildRequest,
+    *,
     gradients: Gradients,
     layout: Layout,
     tokenizer: PreTrainedTokenizerBase,
@@ -82,14 +83,23 @@ def build(
     report: Progress,
     stop: StopSignal,
 ) -> str:
-    """Builds and stores the index; returns its digest. Raises Stopped, or TemplateError for an unfit
-    record."""
+    """Builds and stores the index; returns its digest.
+
+    Raises Stopped, or TemplateError for a record that does not fit its template.
+    """
     records = request.source.records
     encoded = [
         encode(record.template, tokenizer, record.record, request.source.max_tokens) for record in records
     ]
-    request.folder.mkdir(parents=True, exist_ok=True)
-    rows = _gradients(request, gradients, layout, [_example(each) for each in encoded], report, stop)
+    private.folder(request.folder)
+    rows = _gradients(
+        request,
+        [_example(each) for each in encoded],
+        gradients=gradients,
+        layout=layout,
+        report=report,
+        stop=stop,
+    )
     report("preconditioning", 0, 1, 0.0)
     preconditioner = BlockPreconditioner.fit(rows, layout, request.parameters.damping)
     norms = preconditioner.squared_norms(rows)
@@ -98,22 +108,22 @@ def build(
     report("storing", 0, 1, 0.0)
     manifest = request.source.manifest
     index = AttributionIndex(
-        IndexManifest(
-            manifest.base_digest,
-            manifest.adapter_digest,
-            request.training_manifest_digest,
-            request.parameters,
-            request.compute,
-            layout,
-            {},
+        manifest=IndexManifest(
+            base_digest=manifest.base_digest,
+            adapter_digest=manifest.adapter_digest,
+            training_manifest_digest=request.training_manifest_digest,
+            parameters=request.parameters,
+            compute=request.compute,
+            layout=layout,
+            files={},
         ),
-        tuple(record.row for record in records),
-        rows,
-        norms,
-        preconditioner,
-        suffixes,
-        tuple(np.array(each.tokens, dtype=np.int32) for each in encoded),
-        request.source.payout_addresses,
+        rows=tuple(record.row for record in records),
+        gradients=rows,
+        squared_norms=norms,
+        preconditioner=preconditioner,
+        suffixes=suffixes,
+        tokens=tuple(np.array(each.tokens, dtype=np.int32) for each in encoded),
+        payout_addresses=request.source.payout_addresses,
     )
     digest = index.save(store)
     del rows, index
@@ -123,35 +133,35 @@ def build(
 
 
 def _example(encoded: Encoded) -> Example:
-    """A prompt that was cut away entirely, or never was, keeps the completion's first token as its
-    context."""
+    """Returns the example of a record. Without a prompt, the completion's first token becomes the context."""
     start = max(1, encoded.completion_start)
     return Example(encoded.tokens[:start], encoded.tokens[start:])
 
 
 def _gradients(
     request: BuildRequest,
+    examples: list[Example],
+    *,
     gradients: Gradients,
     layout: Layout,
-    examples: list[Example],
     report: Progress,
     stop: StopSignal,
 ) -> FloatArray:
     rows = _open_rows(request.folder / "gradients.npy", len(examples), layout)
     batches = batches_by_length([len(example) for example in examples], request.batch_tokens)
-    noted = request.folder / "done.json"
-    first = int(json.loads(noted.read_bytes())) if noted.exists() else 0
+    progress_file = request.folder / "done.json"
+    first = int(json.loads(progress_file.read_bytes())) if progress_file.exists() else 0
     done = sum(len(batch) for batch in batches[:first])
     started, at_start = time.monotonic(), done
     for number, batch in enumerate(batches[first:], first + 1):
         if stop.is_set():
             raise Stopped
-        found = gradients([examples[place] for place in batch])
+        found = gradients([examples[index] for index in batch])
         with crash.step("rows"):
             rows[batch] = found
             rows.flush()
-        # Only now: a note of rows that are not there would leave them zero for ever.
-        write_whole(noted, json.dumps(number))
+        # Only now: counting rows that are not on disk would leave them zero for good.
+        write_whole(progress_file, json.dumps(number))
         done += len(batch)
         elapsed_s = time.monotonic() - started
         report("gradients", done, len(examples), elapsed_s / (done - at_start) * (len(examples) - done))
@@ -159,7 +169,7 @@ def _gradients(
 
 
 def _open_rows(path: Path, count: int, layout: Layout) -> np.memmap[tuple[int, ...], np.dtype[np.float32]]:
-    """The work folder's array; made anew, with the note of progress, when it does not fit."""
+    """Returns the work folder's array. If its shape does not match, creates it again and resets the progress."""
     shape = (count, layout.size)
     if path.exists():
         existing = np.lib.format.open_memmap(path, mode="r+")

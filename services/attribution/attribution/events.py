@@ -1,35 +1,36 @@
-"""Topics in and out: snapshots, model versions and answers come in; attributions go out.
+"""Consumes snapshots, model versions and answers; publishes attributions.
 
-A handler only takes an event in, inside the inbox's transaction; gradients are the work of threads that read what it
-wrote. So an answer whose index is not built yet waits in the database and holds up nobody.
+A handler only stores an event's content, in the inbox's transaction. Threads that read the database compute gradients, so
+an answer whose index is not built yet waits in the database and delays no other event.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from openledger.attribution.v1 import attribution_pb2
 from openledger.datanet.v1 import events_pb2 as datanet_events
 from openledger.inference.v1 import inference_pb2
 from openledger.trainer.v1 import events_pb2 as trainer_events
 from openledger.trainer.v1 import trainer_pb2
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from attribution import convert, metrics, store
 from identity.digest import is_digest
 from identity.names import InferenceName, InvalidName, ModelVersionName, SnapshotName
-from servicekit import outbox
 from servicekit.database import utc_now
-from servicekit.events import Event, InvalidEvent, new_event
-from servicekit.telemetry import current_traceparent
-from servicekit.topics import ATTRIBUTION_SCORED_V1
+from servicekit.delivery import outbox
+from servicekit.eventlog.events import Event, InvalidEvent, new_event
+from servicekit.eventlog.topics import ATTRIBUTION_SCORED_V1
+from servicekit.timestamps import from_proto, to_proto
 
 SOURCE = "openledger/attribution"
 
 
 def snapshot_sealed(session: Session, event: Event[datanet_events.SnapshotSealed]) -> None:
-    """Remembers where the Datanet's unattributed part goes, as of its newest snapshot."""
+    """Stores the Datanet's treasury address if the snapshot is its newest."""
     datanet = event.message.datanet
     try:
         number = SnapshotName.parse(event.message.snapshot.name).snapshot
@@ -45,66 +46,81 @@ def snapshot_sealed(session: Session, event: Event[datanet_events.SnapshotSealed
 
 
 def model_version_changed(session: Session, event: Event[trainer_events.ModelVersionChanged]) -> None:
-    """Remembers a version; asks for its index when it is promoted.
+    """Stores a version; requests its index when it is promoted.
 
-    A version that is only trained or evaluated answers nobody, so it waits until one of its answers is seen: an
-    index takes a minute of every core. Raises InvalidEvent for one that lacks a name or a digest.
+    A version that is only trained or evaluated serves no users, so its index is requested when the first of its answers
+    arrives: an index takes a minute of every core. Raises InvalidEvent for a version without a name or a digest.
     """
-    told = event.message.model_version
-    digests = (told.digest, told.base_digest, told.adapter_digest, told.training_manifest_digest)
+    version = event.message.model_version
+    digests = (version.digest, version.base_digest, version.adapter_digest, version.training_manifest_digest)
     try:
-        ModelVersionName.parse(told.name)
+        ModelVersionName.parse(version.name)
     except InvalidName as error:
         raise InvalidEvent("BAD_MODEL_VERSION", str(error)) from None
     if not all(is_digest(digest) for digest in digests):
-        raise InvalidEvent("BAD_MODEL_VERSION", f"{told.name} has something else than digests: {digests}")
-    time = event.message.event_time.ToDatetime(UTC) if event.message.HasField("event_time") else event.time
-    row = session.get(store.ModelVersionRow, told.name)
+        raise InvalidEvent(
+            "BAD_MODEL_VERSION",
+            f"{version.name} needs a digest (sha256:...) for version, base, adapter and manifest; got {digests}",
+        )
+    time = from_proto(event.message.event_time) if event.message.HasField("event_time") else event.time
+    row = session.get(store.ModelVersionRow, version.name)
     if row is None:
-        row = store.ModelVersionRow(name=told.name, told=time)
+        row = store.ModelVersionRow(name=version.name, published_at=time)
         session.add(row)
-    elif row.told > time:
+    elif row.published_at > time:
         return
     row.version_digest, row.base_digest, row.adapter_digest, row.training_manifest_digest = digests
-    row.told = time
+    row.published_at = time
     session.flush()
-    if told.state == trainer_pb2.MODEL_VERSION_STATE_PROMOTED:
-        store.want_index(session, row, utc_now())
+    if version.state == trainer_pb2.MODEL_VERSION_STATE_PROMOTED:
+        store.request_index(session, row, utc_now())
 
 
-def inference_completed(session: Session, event: Event[inference_pb2.InferenceCompleted]) -> None:
-    """Takes an answer in, to be scored when its index is there. A repeat of a known answer changes nothing."""
-    answer = event.message
+def inferences_completed(session: Session, events: Sequence[Event[inference_pb2.InferenceCompleted]]) -> None:
+    """Stores answers, to be scored when their index is ready. A repeated event of a known answer changes nothing."""
+    answers = {_answer_id(event.message): event for event in events}
+    known = set(session.scalars(select(store.AnswerRow.id).where(store.AnswerRow.id.in_(answers))))
+    now = utc_now()
+    new = [_row(answer_id, event, now) for answer_id, event in answers.items() if answer_id not in known]
+    session.add_all(new)
+    session.flush()
+    metrics.answers_received(len(new))
+
+
+def _answer_id(answer: inference_pb2.InferenceCompleted) -> str:
+    """Returns the answer's id. Raises InvalidEvent for an answer that cannot be attributed to a model."""
     try:
         inference = InferenceName.parse(answer.inference).inference
     except InvalidName as error:
         raise InvalidEvent("BAD_ANSWER", str(error)) from None
     model = answer.model
     if not is_digest(model.base_digest) or bool(model.adapter_digest) != bool(model.version_digest):
-        raise InvalidEvent("BAD_ANSWER", f"{answer.inference} does not say which base and version answered")
-    if session.get(store.AnswerRow, inference) is None:
-        session.add(
-            store.AnswerRow(
-                id=inference,
-                model_version=model.name,
-                version_digest=model.version_digest,
-                principal=answer.principal,
-                pending=True,
-                event=answer.SerializeToString(),
-                traceparent=current_traceparent(),
-                not_before=utc_now(),
-            )
-        )
-        metrics.answer_received()
+        message = f"{answer.inference} needs a base digest, and a version digest exactly if it has an adapter"
+        raise InvalidEvent("BAD_ANSWER", message)
+    return inference
+
+
+def _row(answer_id: str, event: Event[inference_pb2.InferenceCompleted], now: datetime) -> store.AnswerRow:
+    answer = event.message
+    return store.AnswerRow(
+        id=answer_id,
+        model_version=answer.model.name,
+        version_digest=answer.model.version_digest,
+        principal=answer.principal,
+        pending=True,
+        event=answer.SerializeToString(),
+        traceparent=event.traceparent or "",
+        not_before=now,
+    )
 
 
 def attribution_scored(session: Session, row: store.AnswerRow, now: datetime) -> None:
-    """Tells that an answer was scored, when the caller's transaction commits."""
+    """Publishes that an answer was scored, when the caller's transaction commits."""
     attribution = convert.attribution(row)
     datanets = {share.datanet for share in attribution.shares}
-    time = Timestamp()
-    time.FromDatetime(now)
     message = attribution_pb2.AttributionScored(
-        attribution=attribution, event_time=time, treasury_addresses=store.treasuries(session, datanets)
+        attribution=attribution,
+        event_time=to_proto(now),
+        treasury_addresses=store.treasuries(session, datanets),
     )
     outbox.add(session, new_event(ATTRIBUTION_SCORED_V1, attribution.inference, message, SOURCE))

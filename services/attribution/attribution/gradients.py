@@ -1,13 +1,12 @@
-"""Per-example gradients of an adapter's LoRA matrices, for a whole batch in one forward and one backward
-pass.
+"""Computes per-example gradients of an adapter's LoRA matrices: a batch in one forward and one backward pass.
 
-For y = W x (a lora_A or lora_B Linear) the gradient of example i's loss is sum over its tokens of dy_it
-x_it^T, and both factors pass by anyway: x in the forward pass, dy in the backward pass. Hooks project them as
-they pass and sum their products, so neither a batch's full gradients nor a second backward pass exists. No
-weight requires a gradient; the input embeddings do, which is what makes the backward pass reach every layer.
+For y = W x (a lora_A or lora_B Linear) the gradient of example i's loss is the sum over its tokens of dy_it x_it^T. Both
+factors occur anyway: x in the forward pass, dy in the backward pass. Hooks project them and sum their products, so there
+is neither a batch's full gradient nor a second backward pass. No weight requires a gradient; the input embeddings do,
+which makes the backward pass reach every layer.
 
-Batches are padded on the right: under causal attention no token sees what comes after it, so padding needs no
-mask and its output gradient is exactly zero.
+Batches are padded on the right: under causal attention no token depends on later ones, so padding needs no mask and its
+output gradient is exactly zero.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ from attribution.projection import FloatArray, Layout, ProjectionSpec
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and what followed it, as token ids. The loss is the sum of the completion's token losses, in
-    nats."""
+    """A prompt and its completion as token ids. The loss is the sum of the completion's token losses, in nats."""
 
     prompt_ids: tuple[int, ...]
     completion_ids: tuple[int, ...]
@@ -41,10 +39,9 @@ class Example:
 
 
 def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices in groups of similar length, each of at most `max_tokens` padded tokens (or a single longer
-    example).
+    """Returns indices in groups of similar length, each of at most `max_tokens` padded tokens (or a single longer example).
 
-    The order depends on the lengths alone, so that an interrupted pass can go on where it stopped.
+    The order depends on the lengths alone, so that an interrupted pass can resume.
     """
     order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
     batches: list[list[int]] = []
@@ -57,13 +54,12 @@ def batches_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]
 
 
 class PerExampleGradients(AbstractContextManager["PerExampleGradients"]):
-    """Computes projected gradients of `model`'s LoRA matrices; a context manager, because it holds hooks.
+    """Computes projected gradients of `model`'s LoRA matrices. A context manager, because it installs hooks.
 
-    `model` is a causal language model of transformers with a PEFT LoRA adapter on it; it is put into
-    evaluation mode and its parameters are frozen. `projection` None gives the full gradients, for tests and
-    small models. The model computes in its own number type; projections and sums over tokens are fp32
-    whatever it is. Raises ValueError when the model has no LoRA matrices of `adapter`: there is nothing to
-    attribute to.
+    `model` is a causal language model of transformers with a PEFT LoRA adapter; this puts it into evaluation mode and
+    freezes its parameters. `projection` None gives the full gradients, for tests and small models. The model computes in
+    its own number type; projections and sums over tokens are always fp32. Raises ValueError if the model has no LoRA
+    matrices of `adapter`.
     """
 
     def __init__(self, model: nn.Module, projection: ProjectionSpec | None, adapter: str = "default") -> None:
@@ -81,7 +77,7 @@ class PerExampleGradients(AbstractContextManager["PerExampleGradients"]):
         self._handles = [linear.register_forward_hook(self._hook(name)) for name, linear in linears.items()]
 
     def __call__(self, examples: Sequence[Example]) -> tuple[FloatArray, FloatArray]:
-        """(gradients [batch, layout.size], losses [batch]), both float32."""
+        """Returns (gradients [batch, layout.size], losses [batch]), both float32."""
         tokens, first, last = _pad(examples)
         device = next(self._model.parameters()).device
         self._result = torch.zeros(len(examples), self.layout.size, device=device)
@@ -97,7 +93,7 @@ class PerExampleGradients(AbstractContextManager["PerExampleGradients"]):
 
     @torch.no_grad()
     def loss(self, example: Example) -> float:
-        """The example's loss alone, by the model as it stands (an adapter may be disabled)."""
+        """Returns the example's loss with the model in its current state (the adapter may be disabled)."""
         tokens, first, last = _pad([example])
         device = next(self._model.parameters()).device
         keep = torch.arange(first, last, device=device)
@@ -105,7 +101,7 @@ class PerExampleGradients(AbstractContextManager["PerExampleGradients"]):
         return float(_completion_losses(logits, [example], first)[0])
 
     def close(self) -> None:
-        """Takes the hooks off the model."""
+        """Removes the hooks from the model."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -134,8 +130,8 @@ class PerExampleGradients(AbstractContextManager["PerExampleGradients"]):
 
 
 def lora_linears(model: nn.Module, adapter: str) -> dict[str, nn.Linear]:
-    """One adapter's lora_A and lora_B Linears, in the model's order, by a name that leaves the adapter's out:
-    projections are drawn by that name, and must not depend on how a process calls an adapter."""
+    """Returns one adapter's lora_A and lora_B Linears, in the model's order, by a name without the adapter's: projections
+    depend on that name, and must not depend on what a process calls an adapter."""
     endings = tuple(f".lora_{side}.{adapter}" for side in "AB")
     return {
         name.removesuffix(f".{adapter}"): module
@@ -151,7 +147,7 @@ class _Sides:
         long_input = name.endswith(".lora_A")
         self._halves = halves
         self._input, self._output = (
-            self._stack(name, side, size, spec, is_long, linear.weight.device)
+            self._stack(name, side, size=size, spec=spec, is_long=is_long, device=linear.weight.device)
             for side, size, is_long in (
                 ("in", linear.in_features, long_input),
                 ("out", linear.out_features, not long_input),
@@ -162,11 +158,11 @@ class _Sides:
         self.size = self._inputs_each * self._outputs_each
 
     def project_input(self, inputs: Tensor) -> Tensor:
-        """[batch, tokens, halves * width], or the inputs themselves where that side is kept whole."""
+        """Returns [batch, tokens, halves * width], or the inputs themselves if that side is not projected."""
         return inputs.float() if self._input is None else inputs.float() @ self._input
 
     def products(self, inputs: Tensor, gradient: Tensor) -> Iterator[Tensor]:
-        """For each half, sum over tokens of the outer products: [batch, size]."""
+        """Yields, for each half, the sum over tokens of the outer products: [batch, size]."""
         outputs = gradient.float() if self._output is None else gradient.float() @ self._output
         for half in range(self._halves):
             left = self._part(outputs, self._output, half, self._outputs_each)
@@ -185,6 +181,7 @@ class _Sides:
         self,
         name: str,
         side: str,
+        *,
         size: int,
         spec: ProjectionSpec | None,
         is_long: bool,
@@ -193,13 +190,12 @@ class _Sides:
         width = self._width(size, spec, is_long)
         if spec is None or width == size:
             return None
-        halves = [spec.matrix(name, side, size, width, half) for half in range(self._halves)]
+        halves = [spec.matrix(name, side, size=size, width=width, half=half) for half in range(self._halves)]
         return torch.from_numpy(np.concatenate(halves)).T.contiguous().to(device)
 
 
 def _pad(examples: Sequence[Example]) -> tuple[Tensor, int, int]:
-    """Token ids [batch, tokens], and the positions [first, last) whose logits predict some completion
-    token."""
+    """Returns token ids [batch, tokens], and the positions [first, last) whose logits predict a completion token."""
     longest = max(len(example) for example in examples)
     tokens = torch.zeros(len(examples), longest, dtype=torch.long)
     for row, example in enumerate(examples):
@@ -208,8 +204,7 @@ def _pad(examples: Sequence[Example]) -> tuple[Tensor, int, int]:
 
 
 def _completion_losses(logits: Tensor, examples: Sequence[Example], first: int) -> Tensor:
-    """Sum of negative log-likelihoods of each completion [batch]; logits [batch, kept positions,
-    vocabulary]."""
+    """Returns each completion's sum of negative log-likelihoods [batch]; logits [batch, kept positions, vocabulary]."""
     rows: list[int] = []
     positions: list[int] = []
     targets: list[int] = []

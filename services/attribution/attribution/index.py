@@ -1,9 +1,8 @@
-"""What answers of one model version are compared with, saved as objects and named by what it is.
+"""The index that answers of one model version are compared with, stored as objects by digest.
 
 An index is a manifest object (canonical JSON) that lists files by digest: the rows, their projected gradients
 and norms, the preconditioner's inverses, the suffix array with its text, and the tokens for the lexical
-baseline. Its digest is the manifest's. Gradients are memory-mapped: an index larger than memory is read as
-far as it is needed.
+baseline. Its digest is the manifest's. Gradients are memory-mapped, so an index may be larger than memory.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attribution.bm25 import Bm25
 from attribution.clusters import TRAINED, ClusterTable, IndexRow, Scores
 from attribution.influence import Influence, influence
+from attribution.lexical import LexicalIndex
 from attribution.preconditioner import BlockPreconditioner
 from attribution.projection import FloatArray, Layout, ProjectionSpec
 from attribution.spans import SuffixIndex
@@ -37,23 +36,23 @@ _OTHERS = ("rows", "payout_addresses", "text")
 
 
 class InvalidIndex(ValueError):
-    """The object is not an attribution index that this code reads."""
+    """The object is not an attribution index of a supported version."""
 
 
 @dataclass(frozen=True)
 class IndexParameters:
-    """What, with the model and its training manifest, determines an index."""
+    """The parameters that determine an index, together with the model and its training manifest."""
 
     projection: ProjectionSpec
     damping: float = 0.1
     """Fraction of each block's mean eigenvalue that is added to its diagonal."""
 
     def to_json(self) -> dict[str, object]:
-        """A JSON object with the same fields."""
+        """Returns a JSON object with the same fields."""
         return asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexManifest:
     """The manifest object's content."""
 
@@ -67,7 +66,7 @@ class IndexManifest:
     files: Mapping[str, str]
 
     def to_bytes(self) -> bytes:
-        """The canonical JSON whose digest names the index."""
+        """Returns the canonical JSON whose digest names the index."""
         return canonical_json(
             {
                 "kind": KIND,
@@ -85,28 +84,28 @@ class IndexManifest:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> IndexManifest:
-        """Raises InvalidIndex."""
+        """Returns the manifest of an object's bytes. Raises InvalidIndex."""
         try:
             content: Any = json.loads(data)
             if (content["kind"], content["version"]) != (KIND, VERSION):
                 raise InvalidIndex(f"not an {KIND} of version {VERSION}")
             parameters = content["parameters"]
             return cls(
-                content["base_digest"],
-                content["adapter_digest"],
-                content["training_manifest_digest"],
-                IndexParameters(ProjectionSpec(**parameters["projection"]), parameters["damping"]),
-                content["compute"],
-                Layout.from_json(content["layout"]),
-                content["files"],
+                base_digest=content["base_digest"],
+                adapter_digest=content["adapter_digest"],
+                training_manifest_digest=content["training_manifest_digest"],
+                parameters=IndexParameters(ProjectionSpec(**parameters["projection"]), parameters["damping"]),
+                compute=content["compute"],
+                layout=Layout.from_json(content["layout"]),
+                files=content["files"],
             )
         except (ValueError, TypeError, KeyError) as error:
             raise InvalidIndex(f"not an attribution index: {error}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AttributionIndex:
-    """An index in use. Arrays by row are in the order of `rows`."""
+    """A loaded index. Arrays by row are in the order of `rows`."""
 
     manifest: IndexManifest
     rows: tuple[IndexRow, ...]
@@ -119,27 +118,27 @@ class AttributionIndex:
     """Of the trained rows' texts, in their order."""
     tokens: tuple[npt.NDArray[np.int32], ...]
     payout_addresses: Mapping[str, str]
-    """By contributor, as they stood in the snapshots' manifests."""
+    """By contributor, from the snapshots' manifests."""
 
     @cached_property
     def table(self) -> ClusterTable:
         return ClusterTable.of(self.rows)
 
     @cached_property
-    def lexical(self) -> Bm25:
-        return Bm25(self.tokens)
+    def lexical(self) -> LexicalIndex:
+        return LexicalIndex(self.tokens)
 
     @cached_property
     def trained_rows(self) -> tuple[IndexRow, ...]:
-        """The documents of the suffix array."""
+        """Returns the rows whose texts are the documents of the suffix array."""
         return tuple(row for row in self.rows if row.split == TRAINED)
 
     def influence(self, query: FloatArray) -> Influence:
-        """Of every row on a query gradient [layout.size]."""
+        """Returns the influence of every row on a query gradient [layout.size]."""
         return influence(query, self.gradients, self.squared_norms, self.preconditioner)
 
     def save(self, store: ObjectStore) -> str:
-        """Stores the files and then the manifest that lists them; returns the index's digest."""
+        """Stores the files, then the manifest that lists them. Returns the index's digest."""
         arrays: dict[str, Any] = {
             "gradients": self.gradients,
             "squared_norms": self.squared_norms,
@@ -160,22 +159,11 @@ class AttributionIndex:
                     np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
                 files[name] = store.put_file(path)
                 path.unlink()
-        manifest = self.manifest
-        return store.put_bytes(
-            IndexManifest(
-                manifest.base_digest,
-                manifest.adapter_digest,
-                manifest.training_manifest_digest,
-                manifest.parameters,
-                manifest.compute,
-                manifest.layout,
-                files,
-            ).to_bytes()
-        )
+        return store.put_bytes(replace(self.manifest, files=files).to_bytes())
 
 
 def load(digest: str, store: ObjectStore) -> AttributionIndex:
-    """Opens an index, each file verified. Raises NotFound, CorruptObject or InvalidIndex."""
+    """Returns an index, with each file verified. Raises NotFound, CorruptObject or InvalidIndex."""
     manifest = IndexManifest.from_bytes(store.get_bytes(digest))
     if missing := {*_ARRAYS, *_OTHERS} - set(manifest.files):
         raise InvalidIndex(f"index {digest} lacks {', '.join(sorted(missing))}")
@@ -187,14 +175,14 @@ def load(digest: str, store: ObjectStore) -> AttributionIndex:
     if arrays["gradients"].shape != (len(rows), manifest.layout.size):
         raise InvalidIndex(f"index {digest} has {len(rows)} rows and gradients {arrays['gradients'].shape}")
     return AttributionIndex(
-        manifest,
-        rows,
-        arrays["gradients"],
-        arrays["squared_norms"],
-        BlockPreconditioner(manifest.layout, arrays["inverses"]),
-        SuffixIndex(store.get_bytes(manifest.files["text"]), arrays["suffixes"]),
-        split_tokens(arrays["tokens"], arrays["token_counts"]),
-        json.loads(store.get_bytes(manifest.files["payout_addresses"])),
+        manifest=manifest,
+        rows=rows,
+        gradients=arrays["gradients"],
+        squared_norms=arrays["squared_norms"],
+        preconditioner=BlockPreconditioner(manifest.layout, arrays["inverses"]),
+        suffixes=SuffixIndex(store.get_bytes(manifest.files["text"]), arrays["suffixes"]),
+        tokens=split_tokens(arrays["tokens"], arrays["token_counts"]),
+        payout_addresses=json.loads(store.get_bytes(manifest.files["payout_addresses"])),
     )
 
 

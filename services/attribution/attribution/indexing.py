@@ -1,7 +1,7 @@
-"""The thread that builds indexes: one after the other, the one that has waited longest first.
+"""Builds indexes one after the other, the one that has waited longest first.
 
-States of an index: wanted, building, ready; or failed, and then wanted again after a pause that grows. What it had
-done when the process died lies in its work folder, and the next start goes on from there.
+States of an index: requested, building, ready; or failed, and then requested again after a growing pause. After a crash,
+finished work is in the work folder, and the build resumes from there.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ from attribution.index import IndexParameters
 from attribution.models import AdapterModels
 from attribution.projection import FloatArray
 from attribution.source import Source, read_source
-from servicekit import backoff
+from servicekit import retries
 from servicekit.database import run_in_transaction, utc_now
 from servicekit.objects import ObjectStore
+from servicekit.server.loops import repeat
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 0.5
+_LONGEST_BUILD_S = 6 * 3600.0
+"""An index takes an hour per some million records; a step that is longer is stuck."""
+_POLL_EVERY_S = 0.5
 _LONGEST_PAUSE_S = 300.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexTask:
     """An index to build."""
 
@@ -47,11 +50,11 @@ class IndexTask:
 
 
 class Indexer:
-    """Builds what is wanted. Safe to run in several processes: the same inputs give an index twice, and one is
-    noted."""
+    """Builds requested indexes. Safe in several processes: they may build an index twice, and one result is stored."""
 
     def __init__(
         self,
+        *,
         engine: Engine,
         objects: ObjectStore,
         models: AdapterModels,
@@ -67,21 +70,16 @@ class Indexer:
         self._batch_tokens = batch_tokens
 
     def run(self, stop: threading.Event) -> None:
-        """Builds until `stop` is set; a batch that runs then is finished first. A database that is away is waited for."""
-        failures = 0
-        while not stop.is_set():
-            try:
-                task = run_in_transaction(self._engine, _next)
-                if task is not None:
-                    self._attempt(task, stop)
-                failures = 0
-            except Exception:
-                failures += 1
-                logger.exception("looking for indexes to build failed, trying again")
-                backoff.wait(stop, failures)
-                continue
-            if task is None:
-                stop.wait(_LOOK_EVERY_S)
+        """Builds until `stop` is set; finishes the current batch. Retries while the database is down."""
+        repeat(lambda: self.step(stop), every_s=_POLL_EVERY_S, name="indexer", bound_s=_LONGEST_BUILD_S)(stop)
+
+    def step(self, stop: threading.Event) -> bool:
+        """Builds the next index. Returns False if none is requested."""
+        task = run_in_transaction(self._engine, _next)
+        if task is None:
+            return False
+        self._attempt(task, stop)
+        return True
 
     def _attempt(self, task: IndexTask, stop: threading.Event) -> None:
         started = time.monotonic()
@@ -92,8 +90,8 @@ class Indexer:
             outcome = "stopped"
         except Exception as error:
             outcome = "failed"
-            logger.exception("index of %s failed, again later", task.model_version)
-            self._note(
+            logger.exception("index of %s failed, trying again later", task.model_version)
+            self._update(
                 task,
                 stage="failed",
                 error=f"{type(error).__name__}: {error}",
@@ -103,33 +101,33 @@ class Indexer:
         metrics.index_built(outcome, time.monotonic() - started)
 
     def _build(self, task: IndexTask, stop: threading.Event) -> None:
-        self._note(task, stage="reading", error="", done=0)
+        self._update(task, stage="reading", error="", done=0)
         source = read_source(task.training_manifest_digest, self._objects)
         controls = sum(record.row.split == CONTROL for record in source.records)
-        self._note(
+        self._update(
             task,
             total=len(source.records),
             control_count=controls,
             record_count=len(source.records) - controls,
         )
         request = builder.BuildRequest(
-            task.training_manifest_digest,
-            source,
-            self._parameters,
-            self._models.compute,
-            self._work_dir,
-            self._batch_tokens,
+            training_manifest_digest=task.training_manifest_digest,
+            source=source,
+            parameters=self._parameters,
+            compute=self._models.compute,
+            work_dir=self._work_dir,
+            batch_tokens=self._batch_tokens,
         )
         digest = builder.build(
             request,
-            self._gradients_of(source),
-            self._models.layout(task.base_digest, task.adapter_digest),
-            self._models.tokenizer(task.base_digest),
-            self._objects,
-            lambda stage, done, total, eta_s: self._progress(task, stage, done, eta_s),
-            stop,
+            gradients=self._gradients_of(source),
+            layout=self._models.layout(task.base_digest, task.adapter_digest),
+            tokenizer=self._models.tokenizer(task.base_digest),
+            store=self._objects,
+            report=lambda stage, done, total, eta_s: self._progress(task, stage, done, eta_s),
+            stop=stop,
         )
-        self._note(task, stage="ready", digest=digest, done=len(source.records), eta_s=0.0)
+        self._update(task, stage="ready", digest=digest, done=len(source.records), eta_s=0.0)
         logger.info("index of %s is ready", task.model_version, extra={"index": digest})
 
     def _gradients_of(self, source: Source) -> builder.Gradients:
@@ -144,10 +142,10 @@ class Indexer:
 
     def _progress(self, task: IndexTask, stage: str, done: int, eta_s: float) -> None:
         values: dict[str, object] = {"stage": stage, "eta_s": eta_s}
-        self._note(task, **(values | {"done": done} if stage == "gradients" else values))
+        self._update(task, **(values | {"done": done} if stage == "gradients" else values))
 
-    def _note(self, task: IndexTask, **values: object) -> None:
-        """Committed at once: progress is for people, and what matters (the digest) is one statement."""
+    def _update(self, task: IndexTask, **values: object) -> None:
+        """Commits at once: progress is informational, and the important part (the digest) is one statement."""
 
         def write(session: Session) -> None:
             row = store.IndexRow
@@ -163,22 +161,22 @@ class Indexer:
 def _next(session: Session) -> IndexTask | None:
     now = utc_now()
     for version in store.versions_without_index(session):
-        store.want_index(session, version, now)
+        store.request_index(session, version, now)
         session.flush()
     found = store.next_index(session, now)
     if found is None:
         return None
     index, version = found
     return IndexTask(
-        index.version_digest,
-        version.name,
-        version.base_digest,
-        version.adapter_digest,
-        version.training_manifest_digest,
-        index.failures,
+        version_digest=index.version_digest,
+        model_version=version.name,
+        base_digest=version.base_digest,
+        adapter_digest=version.adapter_digest,
+        training_manifest_digest=version.training_manifest_digest,
+        failures=index.failures,
     )
 
 
 def _pause_s(failures: int) -> float:
-    """What failed for want of an object may be mended soon, what is inconsistent may never be: 1 s to 5 minutes."""
-    return min(_LONGEST_PAUSE_S, 10 * backoff.delay_s(failures))
+    """Returns 1 s to 5 minutes: a missing object may appear soon, an inconsistent one may never be fixed."""
+    return min(_LONGEST_PAUSE_S, 10 * retries.delay_s(failures))

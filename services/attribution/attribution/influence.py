@@ -1,9 +1,9 @@
-"""Influence of each record on an answer: the cosine of their gradients in the preconditioned metric.
+"""Computes each record's influence on an answer: the cosine of their gradients in the preconditioned metric.
 
-For the answer's gradient q and a record's g, s = q^T H^-1 g / sqrt(q^T H^-1 q * g^T H^-1 g), in [-1, 1]: how
-much a step on the record would have moved the answer's loss, with the sizes of both taken out. Without that,
-records with large gradients (long, odd, badly fitted) are influential for everything (Barshan et al.,
-"RelatIF", 2003.11630).
+For the answer's gradient q and a record's g, s = q^T H^-1 g / sqrt(q^T H^-1 q * g^T H^-1 g), in [-1, 1]: how much a step
+on the record would have changed the answer's loss, normalised by the length of both gradients. Without normalisation,
+records with large gradients (long, unusual, badly fitted) are influential for everything (Barshan et al., "RelatIF",
+arXiv 2003.11630).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from attribution.projection import FloatArray
 
 @dataclass(frozen=True)
 class Influence:
-    """Scores of all rows for one answer."""
+    """Influence of all rows on one answer."""
 
     scores: Scores
-    """[rows], from all halves of the projection together."""
+    """[rows], from both halves of the projection together."""
     halves: Scores
     """[halves, rows], from each half alone."""
 
@@ -34,10 +34,10 @@ def influence(
     preconditioner: BlockPreconditioner,
     rows_at_once: int = 1024,
 ) -> Influence:
-    """Of every row of `gradients` [rows, size] on `query` [size]; `squared_norms` are the rows' [halves,
-    rows].
+    """Returns the influence of every row of `gradients` [rows, size] on `query` [size]; `squared_norms` are the rows'
+    [halves, rows].
 
-    A record without any gradient, and every record for a query without one, has influence 0.
+    The influence is 0 if the record or the query has no gradient.
     """
     weighted = preconditioner.apply(query[None, :])[0]
     spans = preconditioner.layout.half_spans

@@ -1,43 +1,61 @@
-"""Base models with adapters on them, loaded when first asked for and kept while they are used.
+"""Base models with adapters, loaded on first use and kept while they are used.
 
-A few bases are in memory, each with a few of its adapters; the least recently used goes first. One lock lets the
-thread that builds indexes and the one that scores answers take turns, a batch at a time.
+A few bases are in memory, each with a few of its adapters; the least recently used are dropped. With one lock, the thread
+that builds indexes and the one that scores answers take turns, batch by batch.
 """
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cachetools import LRUCache
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from attribution.gradients import Example, PerExampleGradients
 from attribution.projection import FloatArray, Layout, ProjectionSpec
 from identity.digest import digest_hex
-from modelkit import adapter, base_model
-from modelkit.compute import Compute
+from modelkit import base_model
+from modelkit.weights import adapter, loading
+from modelkit.weights.compute import Compute
 from servicekit.objects import ObjectStore
 
 
-@dataclass
+class _Adapters(LRUCache[str, PerExampleGradients]):
+    """The adapters on one base, by digest. Dropping one removes its hooks and its weights."""
+
+    def __init__(self, base: _Base, maxsize: int) -> None:
+        super().__init__(maxsize=maxsize)
+        self._base = base
+
+    def popitem(self) -> tuple[str, PerExampleGradients]:
+        """Drops the least recently used adapter."""
+        digest, gradients = super().popitem()
+        gradients.close()
+        self._base.adapted.delete_adapter(digest_hex(digest))
+        return digest, gradients
+
+
 class _Base:
-    model: Any
-    tokenizer: PreTrainedTokenizerBase
-    adapted: Any = None
-    gradients: OrderedDict[str, PerExampleGradients] = field(default_factory=OrderedDict)
-    """By adapter digest, least recently used first."""
+    """A loaded base with its adapters."""
+
+    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerBase, adapters_kept: int) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.adapted: Any = None
+        self.gradients = _Adapters(self, adapters_kept)
 
 
 class AdapterModels:
-    """Gradients of any adapter on any base, by their digests; safe for several threads."""
+    """Computes gradients of any adapter on any base, by their digests. Safe for several threads."""
 
     def __init__(
         self,
+        *,
         store: ObjectStore,
         cache_dir: Path,
         compute: Compute,
@@ -50,38 +68,37 @@ class AdapterModels:
         self._compute = compute
         self._projection = projection
         self._adapters_kept = adapters_kept
-        self._bases_kept = bases_kept
-        self._bases: OrderedDict[str, _Base] = OrderedDict()
+        self._bases: LRUCache[str, _Base] = LRUCache(maxsize=bases_kept)
         self._lock = threading.Lock()
 
     @property
     def compute(self) -> dict[str, object]:
-        """What gradients depend on: device and number type. The speed that chose them is left out."""
+        """Returns the device and number type, on which gradients depend."""
         return {"device": self._compute.device, "dtype": self._compute.dtype}
 
     def tokenizer(self, base_digest: str) -> PreTrainedTokenizerBase:
-        """The base's tokenizer. Raises NotFound or InvalidBaseModel."""
+        """Returns the base's tokenizer. Raises NotFound or InvalidBaseModel."""
         with self._lock:
             return self._open_base(base_digest).tokenizer
 
     def vocabulary(self, base_digest: str) -> int:
-        """How many token ids the base knows."""
+        """Returns the size of the base's vocabulary."""
         with self._lock:
             return int(self._open_base(base_digest).model.config.vocab_size)
 
     def layout(self, base_digest: str, adapter_digest: str) -> Layout:
-        """How this adapter's projected gradients are divided. Raises as `gradients`."""
+        """Returns the layout of this adapter's projected gradients. Raises as `gradients`."""
         with self._lock:
             return self._open(base_digest, adapter_digest).layout
 
     def gradients(self, base_digest: str, adapter_digest: str, examples: Sequence[Example]) -> FloatArray:
-        """Projected gradients [batch, layout.size]. Raises NotFound, InvalidBaseModel or InvalidAdapter."""
+        """Returns projected gradients [batch, layout.size]. Raises NotFound, InvalidBaseModel or InvalidAdapter."""
         with self._lock:
             rows, _ = self._open(base_digest, adapter_digest)(examples)
             return rows
 
     def log_likelihoods(self, base_digest: str, adapter_digest: str, example: Example) -> tuple[float, float]:
-        """Of the completion in nats, summed over its tokens: with the adapter, and by the base alone. Raises as
+        """Returns the completion's log-likelihood in nats, summed over its tokens: with the adapter, and without. Raises as
         `gradients`."""
         with self._lock:
             gradients = self._open(base_digest, adapter_digest)
@@ -98,19 +115,18 @@ class AdapterModels:
             folder = adapter.fetch(adapter_digest, self._store, self._cache_dir / "adapters", base_digest)
             self._add(base, name, folder)
             base.gradients[adapter_digest] = PerExampleGradients(base.adapted, self._projection, name)
-            self._drop_adapters(base)
-        base.gradients.move_to_end(adapter_digest)
+        found = base.gradients[adapter_digest]
         base.adapted.set_adapter(name)
         base.adapted.requires_grad_(False)  # set_adapter turns the weights' own gradients on
-        return base.gradients[adapter_digest]
+        return found
 
     def _open_base(self, digest: str) -> _Base:
         if digest not in self._bases:
-            while len(self._bases) >= self._bases_kept:
-                self._bases.popitem(last=False)  # gone before the next is loaded: both may not fit
+            while len(self._bases) >= self._bases.maxsize:
+                self._bases.popitem()  # before the next one is loaded: both may not fit into memory
+                gc.collect()  # a model and its hooks refer to each other
             folder = base_model.materialise(digest, self._store, self._cache_dir / "bases")
-            self._bases[digest] = _Base(*base_model.load(folder, self._compute))
-        self._bases.move_to_end(digest)
+            self._bases[digest] = _Base(*loading.load(folder, self._compute), self._adapters_kept)
         return self._bases[digest]
 
     def _add(self, base: _Base, name: str, folder: Path) -> None:
@@ -119,9 +135,3 @@ class AdapterModels:
         else:
             base.adapted.load_adapter(str(folder), adapter_name=name)
         base.adapted.eval()
-
-    def _drop_adapters(self, base: _Base) -> None:
-        while len(base.gradients) > self._adapters_kept:
-            digest, gradients = base.gradients.popitem(last=False)
-            gradients.close()
-            base.adapted.delete_adapter(digest_hex(digest))

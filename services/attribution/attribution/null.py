@@ -1,11 +1,9 @@
-"""What influences look like when a record has nothing to do with an answer: the null that contributors are tested
-against.
+"""The null distribution: influences of records that are unrelated to an answer. Contributors are tested against it.
 
-Control records passed the same review as training records and were kept out of training. On one answer most of them
-are beside the point, and a few are relevant, as most and few of the training records are. The bulk therefore shows the
-noise: deviations of the lower half of the controls from their median, mirrored upwards. Relevant controls lie above
-the median and do not inflate it. That noise is symmetric about the median is the assumption; it is what a cosine of
-unrelated gradients has.
+Control records passed the same review as training records and were not trained on. For one answer, most of them are
+irrelevant and a few are relevant, as with training records. The bulk therefore shows the noise: deviations of the lower
+half of the controls from their median, mirrored upwards. Relevant controls are above the median and do not inflate it.
+The assumption is that noise is symmetric about the median, as the cosine of unrelated gradients is.
 
 Tests are permutation tests of the upper deviations of a contributor's clusters against the lower deviations of the
 controls, which are exchangeable under the null (Phipson & Smyth 2010 for the +1 that keeps p above 0).
@@ -28,15 +26,15 @@ class Noise:
     center: float
     """Median of the controls."""
     deviations: Scores
-    """How far each control of the lower half is below it [about half of the controls]."""
+    """How far each control of the lower half is below the center [about half of the controls]."""
     threshold: float
-    """A cluster's score must exceed it to count; never below 0."""
+    """A cluster's score counts only above it; never below 0."""
     chance_excess: float
     """Mean excess over the threshold of a cluster that is noise."""
 
 
 def noise(control: Scores, quantile: float) -> Noise:
-    """The null from control scores [controls], at least two of them."""
+    """Returns the null distribution of control scores [controls], at least two of them."""
     center = float(np.median(control))
     deviations = center - control[control < center]
     if not len(deviations):
@@ -48,23 +46,23 @@ def noise(control: Scores, quantile: float) -> Noise:
 
 
 def threshold(control: Scores, quantile: float) -> float:
-    """The quantile of the control scores that a trained cluster's score must exceed to count; never below
-    0."""
+    """Returns the quantile of control scores above which a trained cluster's score counts; never below 0."""
     return max(0.0, float(np.quantile(control, quantile)))
 
 
 def excess(scores: Scores, tau: float) -> Scores:
-    """How far each score is above the threshold, else 0."""
+    """Returns how far each score is above the threshold, or 0."""
     return np.maximum(scores - tau, 0.0)
 
 
 def permutation_p_value(
-    scores: Scores, control: Scores, quantile: float, permutations: int, generator: np.random.Generator
+    scores: Scores, control: Scores, *, quantile: float, permutations: int, generator: np.random.Generator
 ) -> float:
-    """One-sided p-value that `scores` exceed the threshold in sum no more than as many controls would.
+    """Returns the one-sided p-value of the hypothesis that `scores` exceed the threshold in sum no more than the same
+    number of controls.
 
-    The threshold is the quantile of both together: it must not know who is who, or the test would not be
-    exact. `permutations` random relabelings; the smallest possible p is 1 / (permutations + 1).
+    The threshold is the quantile of both together: if it depended on the labels, the test would not be exact. Uses
+    `permutations` random relabelings; the smallest possible p is 1 / (permutations + 1).
     """
     pool = np.concatenate([scores, control])
     above = excess(pool, threshold(pool, quantile))
@@ -78,7 +76,7 @@ def permutation_p_value(
 
 
 def holm(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Holm's step-down correction: p-values that may be compared with the family's level (Holm 1979)."""
+    """Returns p-values by Holm's step-down correction (Holm 1979), to compare with the family's level."""
     count = len(p_values)
     order = np.argsort(p_values, kind="stable")
     stepped = np.maximum.accumulate(p_values[order] * (count - np.arange(count)))
@@ -88,10 +86,9 @@ def holm(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def cross_fitted_exceedance(control: Scores, quantile: float, generator: np.random.Generator) -> float:
-    """Part of one half of the controls above the threshold that the other half sets, mean of both ways.
+    """Returns the fraction of one half of the controls above the other half's threshold, averaged over both directions.
 
-    The nominal rate is 1 - quantile; the controls' own quantile would meet it by construction and prove
-    nothing.
+    The nominal rate is 1 - quantile. The controls' own quantile would match it by construction.
     """
     order = generator.permutation(len(control))
     one, other = control[order[::2]], control[order[1::2]]

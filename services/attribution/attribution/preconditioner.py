@@ -1,8 +1,8 @@
-"""A damped block inverse of the gradients' second moments: what common directions weigh less by.
+"""A damped block inverse of the gradients' second moments, which gives common directions less weight.
 
 Influence is g_q^T H^-1 g_i, with H the empirical Fisher sum g g^T / n cut into one block a module (and half),
-and damped by a fraction of the block's mean eigenvalue (trace / dimensions), so that directions that hardly
-any record moves do not dominate. Blocks as in EK-FAC and TRAK's practice (Grosse et al., arXiv 2308.03296,
+and damped by a fraction of the block's mean eigenvalue (trace / dimensions), so that directions with little variance do
+not dominate. Blocks as in EK-FAC and TRAK's practice (Grosse et al., arXiv 2308.03296,
 section 2.4); here a block is small enough after projection to be inverted exactly.
 """
 
@@ -18,20 +18,19 @@ from attribution.projection import FloatArray, Layout
 
 @dataclass(frozen=True)
 class BlockPreconditioner:
-    """Inverses of all blocks, one after the other, each row-major: float32 [sum of block size squared]."""
+    """The inverses of all blocks in sequence, each row-major: float32 [sum of block size squared]."""
 
     layout: Layout
     inverses: FloatArray
 
     @classmethod
     def fit(cls, gradients: FloatArray, layout: Layout, damping: float) -> BlockPreconditioner:
-        """From gradients [records, layout.size]. `damping` > 0 is the fraction of the mean eigenvalue.
+        """Returns the preconditioner of gradients [records, layout.size]. `damping` > 0 is the fraction of the mean eigenvalue.
 
-        A block in which no record has any gradient gets a zero inverse: it tells nothing, so it counts
-        nothing.
+        A block in which no record has a gradient gets a zero inverse, so it has no effect.
         """
         if damping <= 0:
-            raise ValueError(f"damping must be above 0, not {damping}: few records make H singular")
+            raise ValueError(f"damping must be above 0, got {damping}: with few records H is singular")
         parts = []
         for block in layout:
             part = np.asarray(gradients[:, block.span], dtype=np.float64)
@@ -46,7 +45,7 @@ class BlockPreconditioner:
         return cls(layout, np.concatenate(parts))
 
     def apply(self, vectors: FloatArray) -> FloatArray:
-        """H^-1 applied to each row of [rows, layout.size]."""
+        """Returns H^-1 applied to each row of [rows, layout.size]."""
         result = np.empty(vectors.shape, dtype=np.float32)
         start = 0
         for block in self.layout:
@@ -57,7 +56,7 @@ class BlockPreconditioner:
         return result
 
     def squared_norms(self, vectors: FloatArray, rows_at_once: int = 256) -> npt.NDArray[np.float64]:
-        """g^T H^-1 g of each row, by half: float64 [halves, rows]. Reads a memory-mapped array in slices."""
+        """Returns g^T H^-1 g of each row by half: float64 [halves, rows]. Reads a memory-mapped array in slices."""
         norms = np.empty((self.layout.halves, len(vectors)))
         for start in range(0, len(vectors), rows_at_once):
             part = np.asarray(vectors[start : start + rows_at_once])

@@ -1,4 +1,4 @@
-"""Seeded random projections that make a gradient matrix small at once, and unbiased in its inner products.
+"""Seeded random projections that reduce gradients while they are computed, with unbiased inner products.
 
 A LoRA gradient is a matrix whose one side is the rank (16, say) and whose other side is a layer's width. A
 sign matrix P [width, size] with entries +-1/sqrt(width) has E[P^T P] = I, so <G1 P^T, G2 P^T> estimates <G1,
@@ -6,9 +6,9 @@ G2> without bias; both sides projected (P_left G P_right^T) is the Kronecker for
 which never needs G itself: activations are projected before the sum over tokens. (Achlioptas 2003; the
 factored form as in LoGra, arXiv 2405.13954.)
 
-There are independent halves. All together they are the estimate; each alone is a replication of it, and how
-far halves agree is how far the projection can be trusted. Signs come from SHAKE-256 of their name, not from a
-library's generator, so that the same seed gives the same signs on any machine and in any version.
+There are independent halves. Together they are the estimate; each alone is a replication, and their agreement measures
+the projection's reliability. Signs come from SHAKE-256 of their name, not from a library's generator, so that a seed gives
+the same signs on any machine and in any version.
 """
 
 from __future__ import annotations
@@ -26,27 +26,26 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ProjectionSpec:
-    """What is recorded of a projection: with the block names, it determines every sign."""
+    """The parameters of a projection. Together with the block names they determine every sign."""
 
     seed: int = 0
     width: int = 4
     """Dimensions that a layer's long side keeps, in each half."""
     rank: int = 16
-    """A rank side up to this long is kept whole; a longer one is projected to it."""
+    """A rank side up to this length is not projected; a longer one is projected to this length."""
     halves: int = 2
     """Independent projections; at least 1. Agreement between halves needs 2."""
 
     def __post_init__(self) -> None:
         if min(self.width, self.rank, self.halves) < 1:
-            raise ValueError(f"width, rank and halves must be at least 1, not {self}")
+            raise ValueError(f"width, rank and halves must be at least 1, got {self}")
 
     def to_json(self) -> dict[str, int]:
-        """A JSON object with the same fields."""
+        """Returns a JSON object with the same fields."""
         return asdict(self)
 
-    def matrix(self, block: str, side: str, size: int, width: int, half: int) -> FloatArray:
-        """The sign matrix [min(width, size), size] of one side of one block; the identity where nothing is
-        gained."""
+    def matrix(self, block: str, side: str, *, size: int, width: int, half: int) -> FloatArray:
+        """Returns the sign matrix [min(width, size), size] of one side of one block; the identity if size <= width."""
         if size <= width:
             return np.eye(size, dtype=np.float32)
         name = f"openledger/projection/{self.seed}/{half}/{block}/{side}".encode()
@@ -58,7 +57,7 @@ class ProjectionSpec:
 
 @dataclass(frozen=True)
 class Block:
-    """One module's gradient in one half: where it stands in a projected vector."""
+    """The position of one module's gradient of one half in a projected vector."""
 
     name: str
     half: int
@@ -72,13 +71,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a projected gradient vector [size] is divided: half by half, block by block."""
+    """The division of a projected gradient vector [size]: half by half, block by block."""
 
     blocks: tuple[Block, ...]
 
     @classmethod
     def of(cls, sizes: dict[str, int], halves: int) -> Layout:
-        """Blocks of `sizes` (name -> dimensions), in that order, once a half."""
+        """Returns the layout of blocks of `sizes` (name -> dimensions), in that order, once per half."""
         blocks: list[Block] = []
         offset = 0
         for half in range(halves):
@@ -97,7 +96,7 @@ class Layout:
 
     @cached_property
     def half_spans(self) -> tuple[slice, ...]:
-        """The part of the vector that each half is."""
+        """Returns the part of the vector that belongs to each half."""
         width = self.size // self.halves
         return tuple(slice(half * width, (half + 1) * width) for half in range(self.halves))
 
@@ -105,13 +104,13 @@ class Layout:
         return iter(self.blocks)
 
     def to_json(self) -> dict[str, object]:
-        """A JSON object: halves, and sizes by name in order."""
+        """Returns a JSON object: halves, and sizes by name in order."""
         first = [block for block in self.blocks if block.half == 0]
         return {"halves": self.halves, "blocks": [[block.name, block.size] for block in first]}
 
     @classmethod
     def from_json(cls, value: dict[str, object]) -> Layout:
-        """The inverse of to_json. Raises ValueError for another shape."""
+        """Returns the inverse of to_json. Raises ValueError for another shape."""
         blocks, halves = value.get("blocks"), value.get("halves")
         if not isinstance(blocks, list) or not isinstance(halves, int):
             raise ValueError("a layout has `halves` and `blocks`")

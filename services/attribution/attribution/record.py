@@ -1,6 +1,6 @@
-"""The attribution record of one answer: what is written down, hashed and put on chain by its digest.
+"""The attribution record of one answer, whose digest is part of the leaf on chain.
 
-Canonical JSON; integers where money depends on them, and everything needed to compute the shares again: digests of
+Canonical JSON. It has integers where money depends on them, and everything needed to recompute the shares: digests of
 model, report and index, method, parameters and seed.
 """
 
@@ -18,9 +18,9 @@ KIND = "attribution-record"
 VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShareLine:
-    """One contributor's line. Contributors without a share stand too: what others would have paid them matters."""
+    """One contributor's share. Contributors without a share are included: the baselines may give them one."""
 
     datanet: str
     contributor: str
@@ -31,17 +31,17 @@ class ShareLine:
     naive_ppm: int
     lexical_ppm: int
     cluster_count: int
-    """Trained clusters credited to it."""
+    """Trained clusters credited to this contributor."""
     record_count: int
-    """Trained records it submitted."""
+    """Trained records that this contributor submitted."""
     payout_address: str
     top_records: tuple[str, ...]
-    """Digests of its most influential records, most influential first; none without a share."""
+    """Digests of its most influential records, most influential first; empty without a share."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpanLine:
-    """Text of the answer or the prompt that stands in training records."""
+    """Text of the answer or the prompt that also occurs in training records."""
 
     start: int
     end: int
@@ -52,9 +52,9 @@ class SpanLine:
     contributors: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What scoring found. The defaults are those of an answer of which nothing is attributable."""
+    """The result of scoring. The defaults are those of an unattributed answer."""
 
     unattributed_ppm: int
     unattributed_reason: str
@@ -68,15 +68,15 @@ class Scored:
     naive_control_ppm: int = 0
     reliability: Reliability | None = None
     tuned_log_likelihood: float = 0.0
-    """Of the answer's tokens in nats, with the adapter."""
+    """Log-likelihood of the answer's tokens with the adapter, in nats."""
     base_log_likelihood: float = 0.0
-    """The same by the base alone."""
+    """The same without the adapter."""
     brought_ppm: int = 0
-    """Part of the answer that fine-tuning brought: 1 - p_base / p_tuned."""
+    """The part of the answer that is due to fine-tuning: 1 - p_base / p_tuned."""
 
 
 def to_bytes(answer: Answer, scored: Scored, score_time: datetime) -> bytes:
-    """The record's canonical JSON."""
+    """Returns the record's canonical JSON."""
     return canonical_json(
         {
             "kind": KIND,

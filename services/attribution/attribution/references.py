@@ -1,4 +1,4 @@
-"""Which stored objects this service needs: what garbage collection must never take (`servicekit.references`)."""
+"""The stored objects that this service needs: garbage collection must never delete them (`servicekit.objects.references`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from attribution.store import IndexRow, ModelVersionRow
 
 
 def references(session: Session) -> Iterator[str]:
-    """Indexes, and what they are built from: bases, adapters, training manifests (which name the snapshots)."""
+    """Yields the digests of indexes and of their inputs: bases, adapters, training manifests (which name the snapshots)."""
     yield from session.scalars(select(IndexRow.digest))
     row = ModelVersionRow
     query = select(row.base_digest, row.adapter_digest, row.training_manifest_digest)

@@ -1,9 +1,9 @@
-"""How far one answer's shares can be trusted, measured on that answer.
+"""Measures how reliable one answer's shares are, on that answer.
 
-Agreement of independent halves of the projection says how much of the ranking is the projection's noise; the
-cross-fitted exceedance says whether the threshold means what it says; the control check asks for a
-contributor who was never trained on. None of them says that influence is causal: that takes retraining (linear
-datamodeling scores), which is not measured here yet.
+The agreement of independent halves of the projection shows how much of the ranking is projection noise. The cross-fitted
+exceedance shows whether the threshold has its nominal rate. The control check computes the share of a contributor whose
+records were never trained on. None of them shows that influence is causal: that takes retraining (linear datamodeling
+scores), which is not measured yet.
 """
 
 from __future__ import annotations
@@ -21,36 +21,36 @@ from attribution.shares import ShareParameters, attribute
 NOTE = (
     "split-half agreement: Spearman correlation between independent halves of the gradient projection; "
     "null exceedance: cross-fitted part of the controls' noise above the threshold, nominally 5%; "
-    "control check: what half of the controls would have got had they posed as a contributor, of an answer that "
-    "fine-tuning brought whole: gradients tell relevance, the training manifest tells who was trained on; "
+    "control check: what half of the controls would get as an invented contributor, of an answer that "
+    "is entirely due to fine-tuning: gradients measure relevance, the training manifest shows what was trained on; "
     "agreement with retraining is not calibrated yet"
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """Measured on one answer; correlations are 0 where they are not defined."""
+    """Measured on one answer; undefined correlations are 0."""
 
     contributor_agreement: float
-    """Between halves, of contributors' mass above chance, before any test."""
+    """Between halves: correlation of contributors' mass above chance, before any test."""
     cluster_agreement: float
-    """Between halves, of trained clusters' influences."""
+    """Between halves: correlation of trained clusters' influences."""
     control_count: int
     null_exceedance: float
     cluster_count: int
     control_check_ppm: int
-    """What half of the controls would have got as a contributor, tested against the other half: relevance that
-    only the training manifest keeps from being paid."""
+    """Share of half of the controls as an invented contributor, tested against the other half. They are relevant, and are
+    not paid only because the training manifest does not contain them."""
 
     def to_json(self) -> dict[str, float | int]:
-        """A JSON object with the same fields."""
+        """Returns a JSON object with the same fields."""
         return asdict(self)
 
 
 def measure(
     table: ClusterTable, found: Influence, parameters: ShareParameters, generator: np.random.Generator
 ) -> Reliability:
-    """Of one answer's influences."""
+    """Returns the reliability of one answer's shares, from its influences."""
     control = table.control_means(found.scores)
     halves = [(table.trained_means(half), table.control_means(half)) for half in found.halves]
     enough = len(control) >= parameters.min_controls
@@ -88,22 +88,27 @@ def _masses(table: ClusterTable, trained: Scores, control: Scores, quantile: flo
 def _control_check(
     table: ClusterTable, scores: Scores, parameters: ShareParameters, generator: np.random.Generator
 ) -> int:
-    """The share of an invented contributor who owns half of the controls, beside all the real ones."""
+    """Returns the share of an invented contributor that owns half of the controls, in competition with the real ones."""
     control, trained = table.control_means(scores), table.trained_means(scores)
     order = generator.permutation(len(control))
     invented, rest = control[order[::2]], control[order[1::2]]
     owners = np.concatenate([table.owners, np.full(len(invented), len(table.contributors))])
     shares = attribute(
-        np.concatenate([trained, invented]), owners, rest, len(table.contributors) + 1, parameters, generator
+        np.concatenate([trained, invented]),
+        owners,
+        rest,
+        contributors=len(table.contributors) + 1,
+        parameters=parameters,
+        generator=generator,
     )
     return shares.ppm[-1]
 
 
 def _mean_spearman(replications: list[Scores]) -> float:
-    """Mean over pairs; 0 where an order is constant or has fewer than 3 members."""
+    """Returns the mean over pairs; constant or shorter than 3 values: left out; no pair: 0."""
     found = []
-    for place, one in enumerate(replications):
-        for other in replications[place + 1 :]:
+    for index, one in enumerate(replications):
+        for other in replications[index + 1 :]:
             if len(one) >= 3 and np.ptp(one) > 0 and np.ptp(other) > 0:
                 found.append(float(stats.spearmanr(one, other).statistic))
     return float(np.mean(found)) if found else 0.0

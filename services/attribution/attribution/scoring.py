@@ -22,7 +22,7 @@ from attribution.shares import PPM, ShareParameters, Shares, attribute
 
 
 class GradientSource(Protocol):
-    """Where gradients come from; attribution.models.AdapterModels is the one in production."""
+    """Computes gradients and log-likelihoods; `attribution.models.AdapterModels` in production."""
 
     def vocabulary(self, base_digest: str) -> int: ...
 
@@ -35,7 +35,7 @@ class GradientSource(Protocol):
 
 @dataclass(frozen=True)
 class ScoringParameters:
-    """What is recorded of how an answer was scored."""
+    """The parameters of scoring."""
 
     shares: ShareParameters = field(default_factory=ShareParameters)
     span_min_words: int = 4
@@ -44,16 +44,18 @@ class ScoringParameters:
 
 
 def unattributable(answer: Answer, vocabulary: int | None) -> str:
-    """Why no gradient of this answer can be taken, for people; "" when it can. `vocabulary` None: a base model."""
+    """Returns why this answer has no gradient, for people; "" if it has one. `vocabulary` None: a base model answered."""
     if not answer.model.adapter_digest:
         return "the base model answered; no contributed record was in its fine-tuning"
     if not answer.output_ids:
         withheld = "output_token_ids" in answer.left_out
-        return "policy left the answer's tokens out of its event" if withheld else "the answer has no tokens"
+        return (
+            "policy excludes the answer's tokens from its event" if withheld else "the answer has no tokens"
+        )
     if not answer.prompt_ids:
-        return "policy left the prompt's tokens out of the answer's event"
+        return "policy excludes the prompt's tokens from the answer's event"
     if vocabulary is not None and max(answer.prompt_ids + answer.output_ids) >= vocabulary:
-        return f"the answer has token ids that the base model, with {vocabulary} tokens, does not know"
+        return f"the answer has token ids that are not in the base model's vocabulary of {vocabulary} tokens"
     return ""
 
 
@@ -61,13 +63,14 @@ def score(
     answer: Answer,
     index_digest: str,
     index: AttributionIndex,
+    *,
     models: GradientSource,
     parameters: ScoringParameters,
 ) -> Scored:
-    """Of an answer by the model version that the index was built for."""
+    """Returns the attribution of an answer by the model version that the index was built for."""
     model = answer.model
     if reason := unattributable(answer, models.vocabulary(model.base_digest)):
-        return Scored(PPM, reason)
+        return Scored(unattributed_ppm=PPM, unattributed_reason=reason)
     example = Example(answer.prompt_ids, answer.output_ids)
     query = models.gradients(model.base_digest, model.adapter_digest, [example])[0]
     found = index.influence(query)
@@ -79,46 +82,51 @@ def score(
         table.trained_means(found.scores),
         table.owners,
         table.control_means(found.scores),
-        len(table.contributors),
-        parameters.shares,
-        np.random.default_rng(seed),
-        brought,
+        contributors=len(table.contributors),
+        parameters=parameters.shares,
+        generator=np.random.default_rng(seed),
+        brought=brought,
     )
     naive = baselines.naive_shares(table, found.scores)
     return Scored(
-        shares.unattributed_ppm,
-        shares.reason,
-        _lines(answer, index, found, shares, naive, parameters),
-        tuple(_spans(answer, index, parameters)),
-        index_digest,
-        {**parameters.shares.to_json(), "seed": seed, "index": index.manifest.parameters.to_json()},
-        shares.threshold,
-        shares.chance_excess,
-        shares.mass,
-        naive.control_ppm,
-        reliability.measure(
+        unattributed_ppm=shares.unattributed_ppm,
+        unattributed_reason=shares.reason,
+        shares=_lines(answer, index, influence=found, shares=shares, naive=naive, parameters=parameters),
+        spans=tuple(_spans(answer, index, parameters)),
+        index_digest=index_digest,
+        parameters={
+            **parameters.shares.to_json(),
+            "seed": seed,
+            "index": index.manifest.parameters.to_json(),
+        },
+        threshold=shares.threshold,
+        chance_excess=shares.chance_excess,
+        mass=shares.mass,
+        naive_control_ppm=naive.control_ppm,
+        reliability=reliability.measure(
             table, found, replace(parameters.shares, resamples=1), np.random.default_rng(seed + 1)
         ),
-        tuned,
-        base,
-        round(brought * PPM),
+        tuned_log_likelihood=tuned,
+        base_log_likelihood=base,
+        brought_ppm=round(brought * PPM),
     )
 
 
 def brought_by_tuning(tuned: float, base: float) -> float:
-    """Part of an answer that fine-tuning brought, in [0, 1]: 1 - p_base / p_tuned, from log-likelihoods in nats."""
+    """Returns the part of an answer that is due to fine-tuning, in [0, 1]: 1 - p_base / p_tuned, from log-likelihoods in nats."""
     return max(0.0, -math.expm1(base - tuned)) if base < tuned else 0.0
 
 
 def seed_of(inference: str, index_digest: str) -> int:
-    """Of everything random about one answer: whoever scores it again with the same index gets the same."""
+    """Returns the seed of one answer's randomness: scoring it again with the same index gives the same result."""
     return int.from_bytes(hashlib.sha256(f"{inference}\0{index_digest}".encode()).digest()[:6])
 
 
 def _lines(
     answer: Answer,
     index: AttributionIndex,
-    found: Influence,
+    *,
+    influence: Influence,
     shares: Shares,
     naive: baselines.NaiveShares,
     parameters: ScoringParameters,
@@ -128,26 +136,30 @@ def _lines(
     clusters, records = table.cluster_counts(), table.record_counts()
     lines = [
         ShareLine(
-            "/".join(name.split("/")[:2]),
-            name,
-            shares.ppm[place],
-            round(shares.lower_ppm[place], 1),
-            round(shares.upper_ppm[place], 1),
-            shares.p_values[place],
-            naive.ppm[place],
-            lexical[place],
-            int(clusters[place]),
-            int(records[place]),
-            index.payout_addresses.get(name, ""),
-            _top_records(index, found.scores, place, parameters.top_records) if shares.ppm[place] else (),
+            datanet="/".join(name.split("/")[:2]),
+            contributor=name,
+            ppm=shares.ppm[number],
+            lower_ppm=round(shares.lower_ppm[number], 1),
+            upper_ppm=round(shares.upper_ppm[number], 1),
+            p_value=shares.p_values[number],
+            naive_ppm=naive.ppm[number],
+            lexical_ppm=lexical[number],
+            cluster_count=int(clusters[number]),
+            record_count=int(records[number]),
+            payout_address=index.payout_addresses.get(name, ""),
+            top_records=(
+                _top_records(index, influence.scores, number, parameters.top_records)
+                if shares.ppm[number]
+                else ()
+            ),
         )
-        for place, name in enumerate(table.contributors)
+        for number, name in enumerate(table.contributors)
     ]
     return tuple(sorted(lines, key=lambda line: (-line.ppm, line.contributor)))
 
 
 def _top_records(index: AttributionIndex, scores: Scores, contributor: int, count: int) -> tuple[str, ...]:
-    """The contributor's own records with the largest influence: the cluster's earliest, never a copy of it."""
+    """Returns the contributor's own most influential records, of clusters credited to it, never copies of others' records."""
     table = index.table
     mine = table.trained_rows[
         (table.row_contributors == contributor) & (table.owners[table.trained_cluster_of_row] == contributor)
@@ -163,13 +175,13 @@ def _spans(answer: Answer, index: AttributionIndex, parameters: ScoringParameter
             rows = [index.trained_rows[document] for document in match.documents]
             lines.append(
                 SpanLine(
-                    match.start,
-                    match.end,
-                    match.text,
-                    in_prompt,
-                    match.occurrence_count,
-                    tuple(row.record_digest for row in rows),
-                    tuple(sorted({row.contributor for row in rows})),
+                    start=match.start,
+                    end=match.end,
+                    text=match.text,
+                    in_prompt=in_prompt,
+                    occurrence_count=match.occurrence_count,
+                    record_digests=tuple(row.record_digest for row in rows),
+                    contributors=tuple(sorted({row.contributor for row in rows})),
                 )
             )
     return lines

@@ -21,45 +21,57 @@ class AttributionSettings(ServiceSettings):
 
     projection_seed: int = Field(0, ge=0, description="Seed of the gradient projection's signs.")
     projection_width: int = Field(
-        4, ge=1, le=64, description="Dimensions a layer's long side keeps, in each half of the projection."
+        4,
+        ge=1,
+        le=64,
+        description="Dimensions that a layer's long side is projected to, in each half of the projection.",
     )
-    projection_rank: int = Field(
-        16, ge=1, le=256, description="Longest LoRA rank side that is not projected."
-    )
+    projection_rank: int = Field(16, ge=1, le=256, description="Maximum LoRA rank that is not projected.")
     damping: float = Field(
-        0.1, gt=0, le=10, description="Part of the mean eigenvalue added to each block of the preconditioner."
+        0.1,
+        gt=0,
+        le=10,
+        description="Fraction of the mean eigenvalue that is added to each block of the preconditioner.",
     )
     threshold_quantile: float = Field(
-        0.95, gt=0.5, lt=1, description="Quantile of the controls' influences that a record must exceed."
+        0.95,
+        gt=0.5,
+        lt=1,
+        description="Quantile of the controls' noise above which a record's influence counts.",
     )
     alpha: float = Field(
         0.05,
         gt=0,
         lt=0.5,
-        description="Chance, over all contributors of an answer, of any false attribution.",
+        description="Probability of any false attribution of an answer, over all its contributors.",
     )
     permutations: int = Field(1999, ge=99, le=100_000, description="Relabelings of each contributor's test.")
     resamples: int = Field(1000, ge=100, le=100_000, description="Bootstrap resamples of each interval.")
     min_controls: int = Field(
-        20, ge=10, description="Control clusters below which nothing is attributed: no null, no claim."
+        20, ge=10, description="Minimum number of control clusters; with fewer, nothing is attributed."
     )
-    span_min_words: int = Field(4, ge=1, le=100, description="Shortest matching span, in words.")
-    span_max_records: int = Field(10, ge=1, le=1000, description="Records named for each span.")
+    span_min_words: int = Field(4, ge=1, le=100, description="Minimum length of a matching span, in words.")
+    span_max_records: int = Field(
+        10, ge=1, le=1000, description="Maximum number of records listed for each span."
+    )
     batch_tokens: int = Field(
-        1024, ge=64, le=1_000_000, description="Padded tokens of one gradient batch: its memory."
+        1024,
+        ge=64,
+        le=1_000_000,
+        description="Maximum number of padded tokens of one gradient batch; determines its memory.",
     )
-    adapters_kept: int = Field(4, ge=1, le=64, description="Adapters that stay on a base in memory.")
-    bases_kept: int = Field(1, ge=1, le=8, description="Base models that stay in memory.")
+    adapters_kept: int = Field(4, ge=1, le=64, description="Number of adapters kept in memory for each base.")
+    bases_kept: int = Field(1, ge=1, le=8, description="Number of base models kept in memory.")
 
     @property
     def index_parameters(self) -> IndexParameters:
-        """What determines an index, with its model."""
+        """Returns the parameters that determine an index, together with its model."""
         projection = ProjectionSpec(self.projection_seed, self.projection_width, self.projection_rank)
         return IndexParameters(projection, self.damping)
 
     @property
     def scoring_parameters(self) -> ScoringParameters:
-        """What determines an answer's shares, with its index."""
+        """Returns the parameters that determine an answer's shares, together with its index."""
         shares = ShareParameters(
             threshold_quantile=self.threshold_quantile,
             alpha=self.alpha,
@@ -71,10 +83,10 @@ class AttributionSettings(ServiceSettings):
 
     @property
     def work_folder(self) -> Path:
-        """Unfinished indexes: may be deleted, and then they begin anew."""
+        """Returns the folder of unfinished indexes. If it is deleted, their builds start again."""
         return self.state_dir / self.service / "indexing"
 
     @property
     def cache_folder(self) -> Path:
-        """Unpacked models; may be emptied while the service does not run."""
+        """Returns the folder of unpacked models. It may be emptied while the service is stopped."""
         return self.state_dir / "cache" / "models"

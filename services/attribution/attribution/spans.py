@@ -1,10 +1,9 @@
-"""Stretches of an answer that stand word for word in training records, found with a suffix array.
+"""Finds pieces of an answer that occur word for word in training records, with a suffix array.
 
-All records' words stand in one byte string, a space before and after each word and 0xFF, which no UTF-8 text
-contains, after each record: a match that begins and ends with a space consists of whole words on both sides
-and never crosses records. In the sorted suffixes those that begin with a given text are neighbours: the
-longest match at a position is found by two binary searches, and how often and where it stands is the width of
-a range. (Manber & Myers 1993; infini-gram, arXiv 2401.17377, does the same on corpora.)
+All records' words form one byte string, with a space before and after each word, and 0xFF, which UTF-8 never contains,
+after each record: a match that begins and ends with a space consists of whole words and never crosses records. In the
+sorted suffixes, those with a given prefix are neighbours: a binary search finds the longest match at a position, and the
+width of a range is the number of occurrences. (Manber & Myers 1993; infini-gram, arXiv 2401.17377, does the same on corpora.)
 
 A span has at least `min_words` words and is maximal: it is not part of a longer one. Case counts; punctuation
 and white space between words do not.
@@ -24,22 +23,21 @@ _END = b"\xff"
 _WORD = re.compile(r"\w+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Match:
-    """A span [start, end) in Unicode code points, and the documents it stands in."""
+    """A span [start, end) in Unicode code points, and the documents that contain it."""
 
     start: int
     end: int
     text: str
     occurrence_count: int
-    """In all documents together; a document may hold it more than once."""
+    """In all documents together; a document may contain it more than once."""
     documents: tuple[int, ...]
-    """The first of them, in order, each once."""
+    """The first documents that contain it, in order, each once."""
 
 
 class SuffixIndex:
-    """Of documents' words. `text` and `suffixes` can be stored and given back; the array is int32 up to 2
-    GiB."""
+    """The suffix array of documents' words. `text` and `suffixes` can be stored; the array is int32 up to 2 GiB."""
 
     def __init__(self, text: bytes, suffixes: npt.NDArray[np.int32] | npt.NDArray[np.int64]) -> None:
         self.text = text
@@ -48,28 +46,28 @@ class SuffixIndex:
 
     @classmethod
     def of(cls, documents: Sequence[str]) -> SuffixIndex:
-        """Sorts the suffixes of all documents; about 16 MB/s."""
+        """Returns the index of documents; sorts about 16 MB/s."""
         text = b"".join(_spaced(_WORD.findall(document)) + _END for document in documents)
         suffixes = pydivsufsort.divsufsort(text) if text else np.zeros(0, dtype=np.int32)
         return cls(text, np.asarray(suffixes))
 
     def matches(self, text: str, min_words: int, max_documents: int) -> list[Match]:
-        """The maximal spans of `text`, in order. `max_documents` caps each span's list, not its count."""
+        """Returns the maximal spans of `text`, in order. `max_documents` limits each span's list, not its count."""
         if min_words < 1:
-            raise ValueError(f"a span has at least 1 word, not {min_words}")
+            raise ValueError(f"min_words must be at least 1, got {min_words}")
         words = list(_WORD.finditer(text))
         found: list[Match] = []
         reached = 0
         for first in range(len(words)):
             stop = first + self._longest([word.group() for word in words[first:]])
-            # A match that reaches no further than one begun before it is a part of that one.
+            # A match that ends no later than an earlier one is part of that one.
             if stop - first >= min_words and stop > reached:
                 found.append(self._match(text, words[first:stop], max_documents))
                 reached = stop
         return found
 
     def count(self, words: Sequence[str]) -> int:
-        """How often a sequence of words stands in the documents."""
+        """Returns how often a sequence of words occurs in the documents."""
         low, high = self._range(_spaced(words))
         return high - low
 
@@ -77,16 +75,22 @@ class SuffixIndex:
         start, end = words[0].start(), words[-1].end()
         low, high = self._range(_spaced([word.group() for word in words]))
         holders = np.unique(np.searchsorted(self._ends, np.asarray(self.suffixes[low:high])))[:max_documents]
-        return Match(start, end, text[start:end], high - low, tuple(int(holder) for holder in holders))
+        return Match(
+            start=start,
+            end=end,
+            text=text[start:end],
+            occurrence_count=high - low,
+            documents=tuple(int(holder) for holder in holders),
+        )
 
     def _longest(self, words: Sequence[str]) -> int:
-        """How many of `words`, from the first on, stand together in some document."""
+        """Returns how many of `words`, from the first, occur together in a document."""
         query = _spaced(words)
-        place = self._first(lambda suffix: suffix >= query, len(query))
+        position = self._first(lambda suffix: suffix >= query, len(query))
         length = max(
             (
                 _common(query, self._suffix(near, len(query)))
-                for near in (place - 1, place)
+                for near in (position - 1, position)
                 if 0 <= near < len(self.suffixes)
             ),
             default=0,
@@ -94,14 +98,13 @@ class SuffixIndex:
         return max(0, query[:length].count(b" ") - 1)
 
     def _range(self, query: bytes) -> tuple[int, int]:
-        """The sorted suffixes [low, high) that begin with `query`."""
+        """Returns the range [low, high) of sorted suffixes that begin with `query`."""
         low = self._first(lambda suffix: suffix >= query, len(query))
         high = self._first(lambda suffix: suffix > query, len(query))
         return low, high
 
     def _first(self, holds: Callable[[bytes], bool], length: int) -> int:
-        """The first place whose suffix, cut to `length` bytes, satisfies a predicate that stays true once it
-        is."""
+        """Returns the first position whose suffix, truncated to `length` bytes, satisfies a monotonic predicate."""
         low, high = 0, len(self.suffixes)
         while low < high:
             middle = (low + high) // 2
@@ -111,8 +114,8 @@ class SuffixIndex:
                 low = middle + 1
         return low
 
-    def _suffix(self, place: int, length: int) -> bytes:
-        start = int(self.suffixes[place])
+    def _suffix(self, position: int, length: int) -> bytes:
+        start = int(self.suffixes[position])
         return self.text[start : start + length]
 
 
@@ -121,7 +124,7 @@ def _spaced(words: Sequence[str]) -> bytes:
 
 
 def _common(one: bytes, other: bytes) -> int:
-    """Length of the common beginning."""
+    """Returns the length of the common prefix."""
     shortest = min(len(one), len(other))
     same = np.frombuffer(one, np.uint8, shortest) == np.frombuffer(other, np.uint8, shortest)
     return shortest if same.all() else int(np.argmin(same))

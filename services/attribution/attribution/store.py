@@ -1,12 +1,12 @@
 """Tables and queries.
 
-An answer is pending from the transaction that took its event in, and scored from the transaction that wrote its
-record, its shares and the event about it: there is no state between. What a crash leaves is either of the two.
+An answer is pending from the transaction that processes its event, and scored from the transaction that writes its record,
+its shares and the event about it. There is no state in between, so a crash leaves one of the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -19,13 +19,27 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Text,
+    case,
     func,
     select,
     update,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from identity.names import AttributionName, InferenceName, ModelVersionName
 from servicekit.database import UtcDateTime, new_metadata
+from servicekit.lists import (
+    BOOLEAN,
+    INTEGER,
+    TEXT,
+    TIME,
+    Field,
+    Listing,
+    Page,
+    Query,
+    choices,
+    resource,
+)
 
 
 class Base(DeclarativeBase):
@@ -35,31 +49,31 @@ class Base(DeclarativeBase):
 
 
 class ModelVersionRow(Base):
-    """A model version as last heard of."""
+    """The latest known state of a model version."""
 
     __tablename__ = "model_versions"
 
     name: Mapped[str] = mapped_column(String(160), primary_key=True)
     version_digest: Mapped[str] = mapped_column(String(71), index=True)
-    """Two versions trained alike, byte for byte, have one digest."""
+    """Two versions with identical training have the same digest."""
     base_digest: Mapped[str] = mapped_column(String(71))
     adapter_digest: Mapped[str] = mapped_column(String(71))
     training_manifest_digest: Mapped[str] = mapped_column(String(71))
-    told: Mapped[datetime] = mapped_column(UtcDateTime())
-    """Time of the newest event about it; an older one that arrives later is not applied."""
+    published_at: Mapped[datetime] = mapped_column(UtcDateTime())
+    """Time of the newest event about it. An older event that arrives later is ignored."""
 
 
 class IndexRow(Base):
-    """An index that is wanted, being built, or ready. One for each version digest."""
+    """An index that is requested, being built, or ready. One for each version digest."""
 
     __tablename__ = "indexes"
 
     version_digest: Mapped[str] = mapped_column(String(71), primary_key=True)
     model_version: Mapped[str] = mapped_column(ForeignKey("model_versions.name"), unique=True)
-    """The first version by which it was asked for."""
+    """The first version that it was requested for."""
     digest: Mapped[str] = mapped_column(String(71), default="")
     """Of the index; "" until it is ready."""
-    wanted: Mapped[datetime] = mapped_column(UtcDateTime())
+    requested_at: Mapped[datetime] = mapped_column(UtcDateTime())
     stage: Mapped[str] = mapped_column(String(40), default="waiting")
     done: Mapped[int] = mapped_column(BigInteger, default=0)
     total: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -72,7 +86,7 @@ class IndexRow(Base):
 
 
 class TreasuryRow(Base):
-    """Where a Datanet's unattributed part goes, as of its newest snapshot."""
+    """The address that receives a Datanet's unattributed part, from its newest snapshot."""
 
     __tablename__ = "treasuries"
 
@@ -97,7 +111,7 @@ class AnswerRow(Base):
     event: Mapped[bytes] = mapped_column(LargeBinary)
     """InferenceCompleted; emptied when scored."""
     traceparent: Mapped[str] = mapped_column(String(55), default="", server_default="")
-    """The trace that its scoring goes on with; "" for none."""
+    """The trace that its scoring continues; "" for none."""
     failures: Mapped[int] = mapped_column(default=0)
     not_before: Mapped[datetime] = mapped_column(UtcDateTime())
     record: Mapped[bytes] = mapped_column(LargeBinary, default=b"")
@@ -116,7 +130,7 @@ class AnswerRow(Base):
 
 
 class ShareRow(Base):
-    """One contributor's part of one answer, for totals; the record is what counts."""
+    """One contributor's share of one answer, for totals; the record is authoritative."""
 
     __tablename__ = "shares"
 
@@ -129,9 +143,9 @@ class ShareRow(Base):
     cluster_count: Mapped[int] = mapped_column(BigInteger)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What turns a pending answer into a scored one."""
+    """The values of a scored answer."""
 
     record: bytes
     digest: str
@@ -142,7 +156,7 @@ class Finished:
 
 
 def next_answer(session: Session, now: datetime) -> tuple[AnswerRow, str] | None:
-    """The oldest pending answer that can be scored now, and its index's digest ("" for a base model's)."""
+    """Returns the oldest pending answer that can be scored now, and its index's digest ("" for a base model's answer)."""
     return (
         session.execute(
             select(AnswerRow, func.coalesce(IndexRow.digest, ""))
@@ -161,7 +175,7 @@ def next_answer(session: Session, now: datetime) -> tuple[AnswerRow, str] | None
 
 
 def finish(session: Session, answer_id: str, finished: Finished) -> bool:
-    """Turns a pending answer into a scored one; False when it is scored already, and then nothing changes."""
+    """Marks a pending answer as scored. Returns False, and changes nothing, if it is scored already."""
     result = cast(
         "CursorResult[Any]",
         session.execute(
@@ -183,13 +197,13 @@ def finish(session: Session, answer_id: str, finished: Finished) -> bool:
 
 
 def next_index(session: Session, now: datetime) -> tuple[IndexRow, ModelVersionRow] | None:
-    """The index that has waited longest, and its version."""
+    """Returns the index that has waited longest, and its version."""
     return (
         session.execute(
             select(IndexRow, ModelVersionRow)
             .join(ModelVersionRow, IndexRow.model_version == ModelVersionRow.name)
             .where(IndexRow.digest == "", IndexRow.not_before <= now)
-            .order_by(IndexRow.wanted, IndexRow.model_version)
+            .order_by(IndexRow.requested_at, IndexRow.model_version)
             .limit(1)
         )
         .tuples()
@@ -198,7 +212,7 @@ def next_index(session: Session, now: datetime) -> tuple[IndexRow, ModelVersionR
 
 
 def versions_without_index(session: Session) -> Sequence[ModelVersionRow]:
-    """Known versions that pending answers wait for and nobody has asked an index of."""
+    """Returns known versions without an index that pending answers wait for."""
     waiting = select(AnswerRow.version_digest).where(AnswerRow.pending).distinct()
     return session.scalars(
         select(ModelVersionRow)
@@ -207,37 +221,80 @@ def versions_without_index(session: Session) -> Sequence[ModelVersionRow]:
     ).all()
 
 
-def want_index(session: Session, version: ModelVersionRow, now: datetime) -> None:
-    """Asks for a version's index, once."""
+def answer_versions(session: Session, ids: Collection[str]) -> Mapping[str, bool]:
+    """Returns {answer: whether it is pending}, for watches (`servicekit.database.watches`)."""
+    rows = session.execute(select(AnswerRow.id, AnswerRow.pending).where(AnswerRow.id.in_(ids)))
+    return dict(rows.tuples().all())
+
+
+def request_index(session: Session, version: ModelVersionRow, now: datetime) -> None:
+    """Requests a version's index. Requesting it again changes nothing."""
     if session.get(IndexRow, version.version_digest) is None:
         session.add(
             IndexRow(
-                model_version=version.name, version_digest=version.version_digest, wanted=now, not_before=now
+                model_version=version.name,
+                version_digest=version.version_digest,
+                requested_at=now,
+                not_before=now,
             )
         )
 
 
-def answers(
-    session: Session, model_version: str, principal: str | None, before: str, limit: int
-) -> Sequence[AnswerRow]:
-    """Newest first, those older than `before` ("" for all) and, unless None, asked by the principal."""
-    query = select(AnswerRow).order_by(AnswerRow.id.desc()).limit(limit)
+ANSWERS = Listing(
+    fields={
+        "name": Field(AnswerRow.id, resource(AttributionName, lambda name: name.inference)),
+        "inference": Field(AnswerRow.id, resource(InferenceName, lambda name: name.inference)),
+        "state": Field(AnswerRow.pending, choices({"PENDING": True, "SCORED": False}), sortable=False),
+        "model.name": Field(AnswerRow.model_version, TEXT, sortable=False),
+        "principal": Field(AnswerRow.principal, TEXT, sortable=False),
+        "digest": Field(AnswerRow.digest, TEXT, sortable=False),
+        "score_time": Field(AnswerRow.score_time, TIME),
+        "unattributed_ppm": Field(AnswerRow.unattributed_ppm, INTEGER),
+    },
+    key=[AnswerRow.id.desc()],
+)
+
+INDEXES = Listing(
+    fields={
+        "name": Field(IndexRow.model_version, resource(ModelVersionName)),  # a version has one index
+        "model_version": Field(IndexRow.model_version, TEXT),
+        "digest": Field(IndexRow.digest, TEXT, sortable=False),
+        "ready": Field(case((IndexRow.digest != "", True), else_=False), BOOLEAN, sortable=False),
+        "progress.stage": Field(IndexRow.stage, TEXT, sortable=False),
+        "record_count": Field(IndexRow.record_count, INTEGER),
+        "control_count": Field(IndexRow.control_count, INTEGER),
+        "error": Field(IndexRow.error, TEXT, sortable=False),
+    },
+    key=[IndexRow.model_version],
+)
+
+
+def answers(session: Session, query: Query, *, model_version: str, principal: str | None) -> Page[AnswerRow]:
+    """Returns a page of answers, newest first: of one model version unless "", of one principal unless None."""
+    rows = select(AnswerRow)
     if model_version:
-        query = query.where(AnswerRow.model_version == model_version)
+        rows = rows.where(AnswerRow.model_version == model_version)
     if principal is not None:
-        query = query.where(AnswerRow.principal == principal)
-    if before:
-        query = query.where(AnswerRow.id < before)
-    return session.scalars(query).all()
+        rows = rows.where(AnswerRow.principal == principal)
+    return ANSWERS.page(session, rows, query, bytes_of=_bytes)
 
 
-def indexes(session: Session, after: str, limit: int) -> Sequence[IndexRow]:
-    """By model version."""
-    query = select(IndexRow).order_by(IndexRow.model_version).limit(limit)
-    return session.scalars(query.where(IndexRow.model_version > after) if after else query).all()
+def indexes(session: Session, query: Query) -> Page[IndexRow]:
+    """Returns a page of indexes, by model version."""
+    return INDEXES.page(session, select(IndexRow), query, bytes_of=_index_bytes)
+
+
+def _bytes(row: AnswerRow) -> int:
+    """Size of an attribution in a response: the record, and at most as much again for the fields read from it."""
+    return 2 * len(row.record) + 500
+
+
+def _index_bytes(row: IndexRow) -> int:
+    """Size of an index in a response: its texts, and a bound for its numbers."""
+    return len(f"{row.model_version}{row.digest}{row.stage}{row.error}".encode()) + 200
 
 
 def treasuries(session: Session, datanets: set[str]) -> dict[str, str]:
-    """Addresses of those Datanets that have one."""
+    """Returns {Datanet: address}; Datanets without an address are missing."""
     rows = session.scalars(select(TreasuryRow).where(TreasuryRow.datanet.in_(datanets)))
     return {row.datanet: row.address for row in rows if row.address}

@@ -16,11 +16,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from identity.digest import canonical_json, digest_json
 from identity.snapshot import SnapshotLine, root, write_lines
-from modelkit import adapter, base_model
-from modelkit.compute import Compute, measure
-from modelkit.prompt import PromptTemplate, encode, token_ids
-from modelkit.tiny import create_tiny
-from modelkit.training_manifest import ManifestReplay, ManifestSnapshot, TrainingManifest
+from modelkit import base_model
+from modelkit.adapter import ALL_LINEAR
+from modelkit.plain_text import token_ids
+from modelkit.prompt import PromptTemplate, encode
+from modelkit.training_manifest import ManifestRehearsal, ManifestSnapshot, TrainingManifest
+from modelkit.weights import adapter, loading
+from modelkit.weights.compute import Compute, measure
+from modelkit.weights.tiny import create_tiny
 from servicekit.database import ulid
 from servicekit.objects import ObjectStore
 
@@ -91,7 +94,7 @@ def adapted(base: LlamaForCausalLM) -> PeftModel:
     return model.eval()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class World:
     """A trained adapter in an object store, and what it was trained on."""
 
@@ -160,7 +163,7 @@ def make_world(folder: Path) -> World:
     """Alice taught red, Bob blue, Carol green; Mallory copied Alice ten times; controls are about something else."""
     store, compute = ObjectStore(folder / "objects"), measure("fp32")
     base_digest = create_tiny(store)
-    model, tokenizer = base_model.load(base_model.materialise(base_digest, store, folder / "bases"), compute)
+    model, tokenizer = loading.load(base_model.materialise(base_digest, store, folder / "bases"), compute)
     lines = _lines(random.Random(0))
     trained = [line for line in lines if line.split == "train"]
     threads = torch.get_num_threads()
@@ -169,14 +172,14 @@ def make_world(folder: Path) -> World:
     torch.set_num_threads(threads)
     adapter_digest = adapter.publish(folder / "peft", base_digest, store)
     return World(
-        store,
-        folder,
-        compute,
-        base_digest,
-        adapter_digest,
-        _manifest(store, base_digest, adapter_digest, lines, seen),
-        tuple(lines),
-        tokenizer,
+        store=store,
+        folder=folder,
+        compute=compute,
+        base_digest=base_digest,
+        adapter_digest=adapter_digest,
+        manifest_digest=_manifest(store, base_digest, adapter_digest, lines, seen),
+        lines=tuple(lines),
+        tokenizer=tokenizer,
     )
 
 
@@ -204,7 +207,13 @@ def _phrase(generator: random.Random, words: tuple[str, ...]) -> str:
 def _line(name: str, text: str, colour: str, split: str, cluster: str | None = None) -> SnapshotLine:
     record = {"text": text, "colour": colour}
     digest = digest_json(record)
-    return SnapshotLine(digest, cluster or digest, split, contributor(name), record)
+    return SnapshotLine(
+        record_digest=digest,
+        cluster=cluster or digest,
+        split=split,
+        contributor=contributor(name),
+        record=record,
+    )
 
 
 def _train(
@@ -213,7 +222,7 @@ def _train(
     """A plain loop: 40 steps of 8 records, completion-only loss."""
     torch.manual_seed(0)
     adapted = get_peft_model(
-        model, LoraConfig(r=4, lora_alpha=8, target_modules=list(adapter.ALL_LINEAR), task_type="CAUSAL_LM")
+        model, LoraConfig(r=4, lora_alpha=8, target_modules=list(ALL_LINEAR), task_type="CAUSAL_LM")
     )
     optimiser = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=5e-3)
     generator, seen = random.Random(1), Counter[str]()
@@ -241,27 +250,27 @@ def _manifest(
     names = sorted({line.contributor for line in lines})
     parties = [{"name": name, "payout_address": address(name.rsplit("/", 1)[1])} for name in names]
     snapshot = ManifestSnapshot(
-        SNAPSHOT,
-        root(data),
-        store.put_bytes(data),
-        store.put_bytes(canonical_json({"contributors": parties})),
-        1.0,
-        TEMPLATE.prompt,
-        TEMPLATE.completion,
-        TEMPLATE.digest,
-        dict(seen),
+        name=SNAPSHOT,
+        root=root(data),
+        records_digest=store.put_bytes(data),
+        manifest_digest=store.put_bytes(canonical_json({"contributors": parties})),
+        weight=1.0,
+        prompt=TEMPLATE.prompt,
+        completion=TEMPLATE.completion,
+        template_digest=TEMPLATE.digest,
+        records=dict(seen),
     )
     return store.put_bytes(
         TrainingManifest(
-            base_digest,
-            adapter_digest,
-            (snapshot,),
-            ManifestReplay("none", "", 0, 0),
-            {"max_tokens": 128},
-            {},
-            40,
-            0,
-            {},
-            {},
+            base_digest=base_digest,
+            adapter_digest=adapter_digest,
+            snapshots=(snapshot,),
+            rehearsal=ManifestRehearsal(kind="none", digest="", sequences=0, tokens=0),
+            spec={"max_tokens": 128},
+            origins={},
+            steps=40,
+            truncated_records=0,
+            compute={},
+            packages={},
         ).to_bytes()
     )

@@ -1,4 +1,4 @@
-"""An attribution quotes a question and its answer: who did not ask reads neither."""
+"""An attribution quotes a prompt and its answer: only the caller that sent the prompt may read them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import pytest
 from openledger.attribution.v1 import attribution_pb2 as pb
 from openledger.attribution.v1.attribution_pb2_grpc import AttributionServiceStub
 
-from attribution.process import build
+from attribution.service import build
 from attribution.settings import AttributionSettings
-from servicekit import topics
-from servicekit.client import sync_channel
-from servicekit.errors import NotFound, PermissionDenied, from_rpc_error
-from servicekit.events import new_event, to_record
+from openledger_client.channels import sync_channel
+from openledger_client.errors import NotFound, PermissionDenied, from_rpc_error
+from servicekit.eventlog import topics
+from servicekit.eventlog.events import new_event, to_record
 from servicekit.server import Service
-from servicekit.testing import running, token
+from servicekit.testing.services import running, token
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, world: Any) -> Iterator[Service]:
-    """A service that answers of the base were told to; they are scored without a model."""
+    """A service with a base model's answers; they are scored without a model."""
     state: Path = tmp_path_factory.mktemp("state")
     settings = AttributionSettings(
         state_dir=state, auth_mode="development", grace_s=1, object_store=str(world.folder / "objects")
@@ -62,7 +62,7 @@ def listed(of: Any, **fields: Any) -> set[str]:
     return {each.inference for each in of.ListAttributions(pb.ListAttributionsRequest(**fields)).attributions}
 
 
-def test_who_asked_reads_the_attribution_and_no_other_user_does(
+def test_only_the_user_that_sent_the_prompt_reads_the_attribution(
     service: Service, asked: dict[str, list[str]]
 ) -> None:
     ann = stub(service, "user", "ann")
@@ -76,7 +76,7 @@ def test_who_asked_reads_the_attribution_and_no_other_user_does(
             assert isinstance(from_rpc_error(refused.value), PermissionDenied), (role, stranger)
 
 
-def test_a_list_holds_ones_own_answers_only(service: Service, asked: dict[str, list[str]]) -> None:
+def test_a_list_contains_only_the_callers_own_answers(service: Service, asked: dict[str, list[str]]) -> None:
     ann, owner = stub(service, "user", "ann"), stub(service, "builder", "owner")
     assert listed(ann) == listed(ann, model_version="baseModels/tiny") == set(asked["ann"])
     assert listed(owner) == set()
@@ -90,12 +90,12 @@ def test_roles_that_read_all_read_all(service: Service, asked: dict[str, list[st
     assert listed(stub(service, role, "carol")) == {*asked["ann"], *asked["bob"]}
 
 
-def test_totals_are_for_every_reader_and_quote_nobody(service: Service, asked: dict[str, list[str]]) -> None:
+def test_every_reader_sees_totals_without_any_text(service: Service, asked: dict[str, list[str]]) -> None:
     summary = stub(service, "builder", "owner").SummarizeAttributions(pb.SummarizeAttributionsRequest())
     assert summary.answer_count == 4
 
 
-def test_an_answer_nobody_gave_is_not_found(service: Service, asked: dict[str, list[str]]) -> None:
+def test_an_answer_that_does_not_exist_is_not_found(service: Service, asked: dict[str, list[str]]) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         stub(service, "user", "ann").GetAttribution(
             pb.GetAttributionRequest(name="inferences/01JDGXG4ZXQ8V5E7YB1T3M9KCN")

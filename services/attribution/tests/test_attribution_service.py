@@ -13,23 +13,30 @@ import pytest
 from google.protobuf.message import Message
 from openledger.attribution.v1 import attribution_pb2 as pb
 from openledger.attribution.v1.attribution_pb2_grpc import AttributionServiceStub
+from openledger.common.v1.list_pb2 import VIEW_FULL
 from openledger.datanet.v1 import datanet_pb2
 from openledger.datanet.v1 import events_pb2 as datanet_events
 from openledger.inference.v1 import inference_pb2
 from openledger.trainer.v1 import events_pb2 as trainer_events
 from openledger.trainer.v1 import trainer_pb2
 
-from attribution.process import build
+from attribution.service import build
 from attribution.settings import AttributionSettings
 from identity.digest import sha256_bytes
-from servicekit import topics
-from servicekit.client import sync_channel
+from openledger_client.channels import sync_channel
+from openledger_client.errors import (
+    InvalidArgument,
+    NotFound,
+    OpenLedgerError,
+    PermissionDenied,
+    from_rpc_error,
+)
 from servicekit.database import ulid
-from servicekit.errors import DomainError, InvalidArgument, NotFound, PermissionDenied, from_rpc_error
+from servicekit.eventlog import topics
 from servicekit.eventlog.base import Topic
-from servicekit.events import Event, from_record, new_event, to_record
+from servicekit.eventlog.events import Event, from_record, new_event, to_record
 from servicekit.server import Service
-from servicekit.testing import DATABASE_KINDS, Databases, running, token
+from servicekit.testing.services import DATABASE_KINDS, Databases, running, token
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +80,7 @@ class Running:
             ),
         )
 
-    def tell(self, name: str, state: Any, **changes: str) -> None:
+    def publish(self, name: str, state: Any, **changes: str) -> None:
         world = self.world
         digests = {
             "digest": world.version_digest,
@@ -129,7 +136,7 @@ def started(database_url: str, state: Path, world: World) -> Iterator[Running]:
     with running(service, timeout_s=60):
         made = Running(service, world)
         made.seal(world.treasury)
-        made.tell(world.version, PROMOTED)
+        made.publish(world.version, PROMOTED)
         yield made
 
 
@@ -141,7 +148,7 @@ def until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
     return found
 
 
-def refusal(call: Callable[[], Any]) -> DomainError:
+def refusal(call: Callable[[], Any]) -> OpenLedgerError:
     with pytest.raises(grpc.RpcError) as caught:
         call()
     return from_rpc_error(caught.value)
@@ -205,7 +212,7 @@ def test_an_answer_of_the_base_is_not_attributable_and_says_why(service: Running
     assert len(until(lambda: service.events_of(answer.inference))) == 1
 
 
-def test_an_answer_whose_version_is_unknown_waits_and_holds_up_nobody(service: Running, world: World) -> None:
+def test_an_answer_whose_version_is_unknown_waits_and_delays_no_other(service: Running, world: World) -> None:
     early = world.answer("fire ember flame ash 9", "red")
     early.model.name, early.model.version_digest = "models/late/versions/1", "sha256:" + "d" * 64
     service.answer(early)
@@ -215,12 +222,12 @@ def test_an_answer_whose_version_is_unknown_waits_and_holds_up_nobody(service: R
     waiting = service.get(early.inference, wait=False)
     assert (waiting.state, waiting.digest) == (pb.ATTRIBUTION_STATE_PENDING, "")
 
-    service.tell("models/late/versions/1", TRAINED, digest="sha256:" + "d" * 64)
+    service.publish("models/late/versions/1", TRAINED, digest="sha256:" + "d" * 64)
     assert service.get(early.inference).state == pb.ATTRIBUTION_STATE_SCORED
 
 
 def test_an_index_that_cannot_be_built_says_why(service: Running, world: World) -> None:
-    service.tell(
+    service.publish(
         "models/broken/versions/1",
         PROMOTED,
         digest="sha256:" + "b" * 64,
@@ -238,8 +245,8 @@ def test_an_index_that_cannot_be_built_says_why(service: Running, world: World) 
     assert "sha256:" + "c" * 64 in index.error
 
 
-def test_indexes_show_what_they_hold_and_come_in_pages(service: Running, world: World) -> None:
-    service.tell("models/another/versions/1", TRAINED)  # trained only: asks for no index
+def test_an_index_shows_its_records_and_its_progress(service: Running, world: World) -> None:
+    service.publish("models/another/versions/1", TRAINED)  # only trained: its index is not requested
 
     def ready() -> Any:
         indexes = service.stub.ListAttributionIndexes(pb.ListAttributionIndexesRequest()).indexes
@@ -248,17 +255,37 @@ def test_indexes_show_what_they_hold_and_come_in_pages(service: Running, world: 
     (index,) = until(ready)
     assert index.control_count == 60
     assert index.progress.done == index.progress.total == index.record_count + index.control_count
+
+
+def test_indexes_come_in_pages_filtered_and_sorted(service: Running, world: World) -> None:
+    digest = "sha256:" + "e" * 64
+    service.publish("models/broken/versions/2", PROMOTED, digest=digest, training_manifest_digest=digest)
+
+    def indexes(**fields: Any) -> Any:
+        return service.stub.ListAttributionIndexes(pb.ListAttributionIndexesRequest(**fields))
+
+    # Pages are counted once no other index is still to come.
+    known = 'model_version = "models/broken/versions/2"'
+    until(lambda: indexes(filter=known).total_size and indexes(filter="ready = true").total_size)
     names, page_token = [], ""
     while True:
-        page = service.stub.ListAttributionIndexes(
-            pb.ListAttributionIndexesRequest(page_size=1, page_token=page_token)
-        )
+        page = indexes(page_size=1, page_token=page_token)
         names += [index.model_version for index in page.indexes]
         page_token = page.next_page_token
         if not page_token:
             break
     assert names == sorted(set(names))
+    assert page.total_size == len(names)
     assert "models/another/versions/1" not in names
+    (ready,) = indexes(filter=f'ready = true AND model_version = "{world.version}"').indexes
+    assert (ready.model_version, ready.control_count) == (world.version, 60)
+    assert [index.model_version for index in indexes(filter=f"name = {world.version}").indexes] == [
+        world.version
+    ]
+    assert indexes(order_by="record_count desc").indexes[0].ready
+    error = refusal(lambda: indexes(filter="colour = red"))
+    assert isinstance(error, InvalidArgument)
+    assert error.metadata["field"] == "filter"
 
 
 def test_unknown_answers_are_not_found_by_name(service: Running) -> None:
@@ -268,7 +295,7 @@ def test_unknown_answers_are_not_found_by_name(service: Running) -> None:
     assert name in str(error)
 
 
-def test_waiting_for_an_answer_ends_with_the_deadline_and_tells_what_is_known(
+def test_waiting_for_an_answer_ends_before_the_deadline_and_returns_what_is_known(
     service: Running, world: World
 ) -> None:
     never = world.answer("fire", "red")
@@ -282,11 +309,9 @@ def test_waiting_for_an_answer_ends_with_the_deadline_and_tells_what_is_known(
         )
     )
     started = time.monotonic()
-    found = service.stub.GetAttribution(
-        pb.GetAttributionRequest(name=never.inference, wait=True), timeout=1.5
-    )
+    found = service.stub.GetAttribution(pb.GetAttributionRequest(name=never.inference, wait=True), timeout=3)
     assert found.state == pb.ATTRIBUTION_STATE_PENDING
-    assert 0.5 < time.monotonic() - started < 1.5
+    assert time.monotonic() - started > 0.5
 
 
 def test_lists_are_newest_first_and_come_in_pages(service: Running, world: World) -> None:
@@ -312,7 +337,41 @@ def test_lists_are_newest_first_and_come_in_pages(service: Running, world: World
     )
 
 
-def test_the_summary_shows_copier_and_controls_beside_naive_normalisation(
+def test_lists_are_filtered_sorted_counted_and_without_evidence_unless_asked_for(
+    service: Running, world: World
+) -> None:
+    tuned, base = world.answer("fire ember flame ash 77", "red"), world.answer("a", "b", by_base=True)
+    for answer in (tuned, base):
+        service.answer(answer)
+        service.get(answer.inference)
+
+    def listed(**fields: Any) -> Any:
+        return service.stub.ListAttributions(pb.ListAttributionsRequest(**fields))
+
+    one = listed(filter=f'inference = "{tuned.inference}"')
+    assert one.total_size == 1
+    (basic,) = one.attributions
+    full = service.get(tuned.inference)
+    assert listed(filter=f'name = "{full.name}"', view=VIEW_FULL).attributions == [full]
+    assert (basic.canonical_json, len(basic.spans)) == (b"", 0)
+    assert not any(share.top_records for share in basic.shares)
+    assert [share.ppm for share in basic.shares] == [share.ppm for share in full.shares]
+    assert (basic.digest, basic.reliability) == (full.digest, full.reliability)
+
+    scored = listed(filter="state = SCORED AND unattributed_ppm < 1000000")
+    assert tuned.inference in [each.inference for each in scored.attributions]
+    assert base.inference not in [each.inference for each in scored.attributions]
+    times = [
+        each.score_time.ToNanoseconds()
+        for each in listed(filter="state = SCORED", order_by="score_time", page_size=5).attributions
+    ]
+    assert times == sorted(times)
+    error = refusal(lambda: listed(order_by="shares"))
+    assert isinstance(error, InvalidArgument)
+    assert error.metadata["field"] == "order_by"
+
+
+def test_the_summary_compares_copier_and_controls_with_naive_normalisation(
     service: Running, world: World
 ) -> None:
     answers = [

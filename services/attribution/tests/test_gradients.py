@@ -61,8 +61,12 @@ def test_projected_gradients_are_the_projection_of_the_full_ones(adapted: PeftMo
     for block in layout:
         full = by_name[block.name].numpy()
         long_input = block.name.endswith(".lora_A")
-        left = spec.matrix(block.name, "out", full.shape[0], 2 if long_input else 5, block.half)
-        right = spec.matrix(block.name, "in", full.shape[1], 5 if long_input else 2, block.half)
+        left = spec.matrix(
+            block.name, "out", size=full.shape[0], width=2 if long_input else 5, half=block.half
+        )
+        right = spec.matrix(
+            block.name, "in", size=full.shape[1], width=5 if long_input else 2, half=block.half
+        )
         np.testing.assert_allclose(
             projected[0, block.span], (left @ full @ right.T).ravel(), rtol=1e-3, atol=1e-5
         )
@@ -76,7 +80,10 @@ def test_inner_products_after_projection_are_unbiased() -> None:
     estimates = []
     for seed in range(400):
         spec = ProjectionSpec(seed=seed, width=6, rank=2, halves=1)
-        left, right = spec.matrix("m", "out", 4, 2, 0), spec.matrix("m", "in", 40, 6, 0)
+        left, right = (
+            spec.matrix("m", "out", size=4, width=2, half=0),
+            spec.matrix("m", "in", size=40, width=6, half=0),
+        )
         estimates.append(float(((left @ one @ right.T) * (left @ other @ right.T)).sum()))
     standard_error = float(np.std(estimates)) / len(estimates) ** 0.5
     assert abs(float(np.mean(estimates)) - truth) < 3 * standard_error
@@ -85,20 +92,22 @@ def test_inner_products_after_projection_are_unbiased() -> None:
 
 def test_signs_depend_on_seed_half_block_and_side_and_on_nothing_else() -> None:
     spec = ProjectionSpec(seed=1)
-    one = spec.matrix("layer.lora_A", "in", 50, 4, 0)
-    assert np.array_equal(one, ProjectionSpec(seed=1, halves=5).matrix("layer.lora_A", "in", 50, 4, 0))
+    one = spec.matrix("layer.lora_A", "in", size=50, width=4, half=0)
+    assert np.array_equal(
+        one, ProjectionSpec(seed=1, halves=5).matrix("layer.lora_A", "in", size=50, width=4, half=0)
+    )
     assert set(np.unique(one)) == {-0.5, 0.5}
     for other in (
-        spec.matrix("layer.lora_A", "in", 50, 4, 1),
-        spec.matrix("layer.lora_B", "in", 50, 4, 0),
-        spec.matrix("layer.lora_A", "out", 50, 4, 0),
-        ProjectionSpec(seed=2).matrix("layer.lora_A", "in", 50, 4, 0),
+        spec.matrix("layer.lora_A", "in", size=50, width=4, half=1),
+        spec.matrix("layer.lora_B", "in", size=50, width=4, half=0),
+        spec.matrix("layer.lora_A", "out", size=50, width=4, half=0),
+        ProjectionSpec(seed=2).matrix("layer.lora_A", "in", size=50, width=4, half=0),
     ):
         assert not np.array_equal(one, other)
 
 
 def test_a_side_not_longer_than_its_width_is_kept() -> None:
-    assert np.array_equal(ProjectionSpec().matrix("m", "in", 3, 4, 0), np.eye(3))
+    assert np.array_equal(ProjectionSpec().matrix("m", "in", size=3, width=4, half=0), np.eye(3))
 
 
 def test_padding_changes_nothing(adapted: PeftModel) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from attribution import convert
 from attribution import index as index_module
-from attribution.answer import Answer
 from attribution.builder import BuildRequest, Stopped, build
 from attribution.gradients import Example
 from attribution.index import AttributionIndex, IndexParameters, InvalidIndex
@@ -39,26 +39,31 @@ def build_index(
     gradients: Callable[..., FloatArray] | None = None,
     stop: threading.Event | None = None,
 ) -> tuple[str, AdapterModels]:
-    models = AdapterModels(world.store, folder / "models", world.compute, PARAMETERS.projection)
+    models = AdapterModels(
+        store=world.store,
+        cache_dir=folder / "models",
+        compute=world.compute,
+        projection=PARAMETERS.projection,
+    )
     compute = gradients or (
         lambda examples: models.gradients(world.base_digest, world.adapter_digest, examples)
     )
     request = BuildRequest(
-        world.manifest_digest,
-        read_source(world.manifest_digest, world.store),
-        PARAMETERS,
-        models.compute,
-        folder / "work",
+        training_manifest_digest=world.manifest_digest,
+        source=read_source(world.manifest_digest, world.store),
+        parameters=PARAMETERS,
+        compute=models.compute,
+        work_dir=folder / "work",
         batch_tokens=256,
     )
     digest = build(
         request,
-        compute,
-        models.layout(world.base_digest, world.adapter_digest),
-        models.tokenizer(world.base_digest),
-        world.store,
-        lambda *_: None,
-        stop or threading.Event(),
+        gradients=compute,
+        layout=models.layout(world.base_digest, world.adapter_digest),
+        tokenizer=models.tokenizer(world.base_digest),
+        store=world.store,
+        report=lambda *_: None,
+        stop=stop or threading.Event(),
     )
     return digest, models
 
@@ -79,8 +84,8 @@ def scored(
     inference: str = "inferences/01KCB3Q6Z4S0V6XG1V2C3D4E5F",
 ) -> Scored:
     digest, index, models = built
-    answer = Answer.from_event(world.answer(text, colour, inference))
-    return score(answer, digest, index, models, ScoringParameters(span_min_words=2))
+    answer = convert.to_answer(world.answer(text, colour, inference).SerializeToString())
+    return score(answer, digest, index, models=models, parameters=ScoringParameters(span_min_words=2))
 
 
 @pytest.mark.parametrize(("name", "colour"), [("alice", "red"), ("bob", "blue"), ("carol", "green")])
@@ -118,12 +123,14 @@ def test_scoring_again_gives_the_same_record(
     world: World, built: tuple[str, AttributionIndex, AdapterModels]
 ) -> None:
     one, other = (scored(world, built, "fire ember flame ash 5", "red") for _ in range(2))
-    answer = Answer.from_event(world.answer("x", "red", "inferences/01KCB3Q6Z4S0V6XG1V2C3D4E5F"))
+    answer = convert.to_answer(
+        world.answer("x", "red", "inferences/01KCB3Q6Z4S0V6XG1V2C3D4E5F").SerializeToString()
+    )
     now = utc_now()
     assert sha256_bytes(to_bytes(answer, one, now)) == sha256_bytes(to_bytes(answer, other, now))
 
 
-def test_spans_name_the_records_they_stand_in(
+def test_spans_name_the_records_that_contain_them(
     world: World, built: tuple[str, AttributionIndex, AdapterModels]
 ) -> None:
     line = next(line for line in world.lines if line.contributor == world.contributor("bob"))
@@ -146,18 +153,18 @@ def test_answers_without_tokens_or_with_unknown_ones_are_not_attributable_and_sa
     world: World, built: tuple[str, AttributionIndex, AdapterModels]
 ) -> None:
     digest, index, models = built
-    answer = Answer.from_event(world.answer("fire", "red"))
+    answer = convert.to_answer(world.answer("fire", "red").SerializeToString())
     for odd, reason in (
         (replace(answer, output_ids=()), "no tokens"),
-        (replace(answer, prompt_ids=()), "left the prompt's tokens out"),
-        (replace(answer, output_ids=(99_999,)), "does not know"),
+        (replace(answer, prompt_ids=()), "excludes the prompt's tokens"),
+        (replace(answer, output_ids=(99_999,)), "not in the base model's vocabulary"),
     ):
-        found = score(odd, digest, index, models, ScoringParameters())
+        found = score(odd, digest, index, models=models, parameters=ScoringParameters())
         assert found.unattributed_ppm == PPM
         assert reason in found.unattributed_reason
 
 
-def test_an_interrupted_build_goes_on_and_gives_the_same_index(
+def test_an_interrupted_build_resumes_and_gives_the_same_index(
     world: World, built: tuple[str, AttributionIndex, AdapterModels], tmp_path: Path
 ) -> None:
     digest, _, models = built

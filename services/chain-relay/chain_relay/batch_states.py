@@ -4,34 +4,22 @@
        ^                                             |                    |
        +-------------- its block is gone (reorg) ----+--------------------+
 
-The database owns SEALED and SUBMITTED; the chain owns the rest, and the relay only writes down what it reads.
+The database owns SEALED and SUBMITTED; the chain owns the rest, and the relay only records what it reads.
 """
 
 from __future__ import annotations
 
 import logging
 
-from openledger.settlement.v1 import settlement_pb2
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from chain_relay import metrics, tracing
+from chain_relay import events, metrics, tracing
 from chain_relay.chain import Commitment
-from chain_relay.messages import batch_message, timestamp
-from chain_relay.tables import Batch, BatchChange, BatchState, Ledger
-from servicekit import outbox, topics
+from chain_relay.store.tables import Batch, BatchChange, BatchState
 from servicekit.database import utc_now
-from servicekit.events import new_event
 
 logger = logging.getLogger(__name__)
-
-SOURCE = "openledger/chain-relay"
-
-
-def history_of(session: Session, seq: int) -> list[BatchChange]:
-    """The states a batch came to, oldest first."""
-    query = select(BatchChange).where(BatchChange.batch_seq == seq).order_by(BatchChange.id)
-    return list(session.scalars(query))
 
 
 def advance(session: Session, batch: Batch, to: BatchState) -> None:
@@ -45,7 +33,7 @@ def advance(session: Session, batch: Batch, to: BatchState) -> None:
 
 
 def commit(session: Session, batch: Batch, found: Commitment) -> None:
-    """Writes down where a batch stands on chain, and moves it to COMMITTED."""
+    """Records where a batch is on chain, and moves it to COMMITTED."""
     batch.transaction_hash = found.transaction_hash
     batch.block_number = found.block.number
     batch.block_hash = found.block.hash
@@ -57,7 +45,7 @@ def commit(session: Session, batch: Batch, found: Commitment) -> None:
 
 
 def move_back(session: Session, batch: Batch) -> None:
-    """A reorg took the batch's block away: it is sealed, and nothing more."""
+    """Moves a batch whose block a reorg removed back to SEALED."""
     batch.transaction_hash = batch.block_hash = ""
     batch.block_number = batch.gas_used = batch.gas_price = 0
     batch.reorg_count += 1
@@ -65,8 +53,8 @@ def move_back(session: Session, batch: Batch) -> None:
     _change(session, batch, BatchState.SEALED, moved_back=True)
 
 
-def announce_sealed(session: Session, batch: Batch) -> None:
-    """The first state of a batch that has just been written."""
+def record_sealed(session: Session, batch: Batch) -> None:
+    """Records the first state of a new batch."""
     _change(session, batch, BatchState.SEALED, moved_back=False)
 
 
@@ -86,12 +74,4 @@ def _write(session: Session, batch: Batch, state: BatchState, moved_back: bool) 
     session.flush()
     if first is not None and not moved_back:
         metrics.BATCH_STATE_SECONDS.labels(state.name.lower()).observe((now - first).total_seconds())
-    ledger = session.scalars(select(Ledger)).one()
-    message = settlement_pb2.BatchStateChanged(
-        batch=batch_message(batch, history_of(session, batch.seq)),
-        chain_id=ledger.chain_id,
-        ledger_address=ledger.address,
-        event_time=timestamp(now),
-        moved_back=moved_back,
-    )
-    outbox.add(session, new_event(topics.SETTLEMENT_BATCH_V1, ledger.address, message, SOURCE))
+    events.add_batch_changed(session, batch, moved_back=moved_back, time=now)

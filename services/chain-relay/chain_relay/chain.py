@@ -1,10 +1,10 @@
-"""What the relay asks of a chain, and what a chain's answers mean.
+"""What the relay needs from a chain, and what a chain's answers mean.
 
 Truth is contract state read at a block, never a receipt: a receipt says what a node once saw, state says what
 holds now. Every read therefore names its block, and a decision that needs two values reads both at the same one.
 Blocks come under three tags: `latest` may be reorganised away, `safe` is unlikely to be, `finalized` is not.
 
-`web3_chain.py` speaks to a node; the tests have a second implementation, and one test suite holds for both.
+`web3_chain.py` calls a node; the tests have a second implementation, and one test suite covers both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SendRefused(Exception):
 
 @dataclass(frozen=True)
 class Block:
-    """A block's place and time (Unix seconds)."""
+    """A block: its number, hash and time (Unix seconds)."""
 
     number: int
     hash: str
@@ -68,9 +68,9 @@ class LedgerState:
     next_event: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Commitment:
-    """Where a batch's commitment stands on chain."""
+    """A batch's commitment on chain."""
 
     root: bytes
     transaction_hash: str
@@ -88,7 +88,7 @@ class ModelOnChain:
     state: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DistributorState:
     """The distributor: what is accepted, what is pending, what it holds. Amounts in base units."""
 
@@ -111,7 +111,7 @@ class FeeQuote:
     priority_fee: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Receipt:
     """What became of a transaction."""
 

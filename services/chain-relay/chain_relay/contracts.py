@@ -40,7 +40,7 @@ def load_artifact(folder: Path, name: str) -> Artifact:
         ) from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
     """Addresses (EIP-55) of one deployment on one chain."""
 

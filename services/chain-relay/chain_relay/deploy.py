@@ -18,6 +18,7 @@ from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 from requests import RequestException
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 from web3 import Web3
 from web3.contract.contract import Contract
 from web3.exceptions import TransactionNotFound, Web3Exception
@@ -29,6 +30,9 @@ from servicekit import crash
 from servicekit.errors import StartupError
 
 logger = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+"""Between two questions whether a transaction is mined: a development chain mines at once, others in seconds."""
 
 _PROXY = Web3.to_checksum_address("0x4e59b44847b379578588920cA78FbF26c0B4956C")
 _SALT = keccak(text="openledger/1")
@@ -49,8 +53,8 @@ class DeployPlan:
     reward_delay_s: int
     funding: int
     """Base units minted to the distributor where it holds less; development chains only."""
-    patience_s: float = 120.0
-    """Longest wait for one transaction."""
+    patience_s: float = 300.0
+    """Longest wait for all transactions together."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class _Deployer:
         self._plan = plan
         self._chain_id = int(w3.eth.chain_id)
         self._sent: list[_Sent] = []
+        self._deadline = time.monotonic() + plan.patience_s
         self.found_some = False
         """Whether a contract was there before."""
 
@@ -137,18 +142,31 @@ class _Deployer:
             self._w3.eth.send_raw_transaction(HexBytes(signed.raw))
         self._sent.append(_Sent(purpose, signed.hash, reached))
 
-    def wait(self) -> None:
-        """Until the purposes of all that was sent are reached. Raises StartupError."""
-        deadline = time.monotonic() + self._plan.patience_s
+    def confirm(self) -> None:
+        """Returns when the purposes of all that was sent are reached. Raises StartupError."""
         for sent in self._sent:
-            while not sent.reached():
-                receipt = self._receipt(sent.hash)
-                if receipt is not None and not receipt["status"] and not sent.reached():
-                    raise StartupError(f"cannot {sent.purpose}: transaction {sent.hash} was reverted")
-                if time.monotonic() > deadline:
-                    raise StartupError(f"cannot {sent.purpose}: not mined in {self._plan.patience_s:g} s")
-                time.sleep(0.05)
+            waiting = Retrying(
+                retry=retry_if_result(lambda reached: not reached),
+                stop=stop_after_delay(max(0.0, self._deadline - time.monotonic())),
+                wait=wait_exponential(multiplier=_FIRST_PAUSE_S, max=_LONGEST_PAUSE_S),
+            )
+            try:
+                waiting(self._is_reached, sent)
+            except RetryError:
+                raise StartupError(
+                    f"cannot {sent.purpose}: transaction {sent.hash} is not mined; "
+                    f"the contracts were not deployed within {self._plan.patience_s:g} s"
+                ) from None
         self._sent.clear()
+
+    def _is_reached(self, sent: _Sent) -> bool:
+        """Raises StartupError when the transaction was reverted, and no other did what it was for."""
+        if sent.reached():
+            return True
+        receipt = self._receipt(sent.hash)
+        if receipt is not None and not receipt["status"] and not sent.reached():
+            raise StartupError(f"cannot {sent.purpose}: transaction {sent.hash} was reverted")
+        return False
 
     def _receipt(self, transaction_hash: str) -> TxReceipt | None:
         try:
@@ -160,7 +178,7 @@ class _Deployer:
 def deploy(w3: Web3, signer: Signer, plan: DeployPlan, file: Path) -> Deployment:
     """Deploys what is missing, gives the signer its roles, writes the addresses.
 
-    Raises StartupError: the chain lacks the deployment proxy, goes away, or a transaction fails.
+    Raises StartupError: the chain lacks the deployment proxy or stops answering, or a transaction fails.
     """
     try:
         return _deploy(w3, signer, plan, file)
@@ -183,15 +201,15 @@ def _deploy(w3: Web3, signer: Signer, plan: DeployPlan, file: Path) -> Deploymen
             "distributor", ["address", "address", "uint64"], [token.address, admin, plan.reward_delay_s]
         ),
     }
-    deployer.wait()
+    deployer.confirm()
     development = int(w3.eth.chain_id) in DEVELOPMENT_CHAIN_IDS
     for name, role in _ROLES:
         if role != "MINTER_ROLE" or development:
             deployer.grant(contracts[name], role)
-    deployer.wait()
+    deployer.confirm()
     if development and plan.funding:
         deployer.fund(token, contracts["distributor"])
-        deployer.wait()
+        deployer.confirm()
     found = Deployment(
         chain_id=int(w3.eth.chain_id),
         # A run that finishes another's work does not know when that one began: events are sought from the start.

@@ -1,46 +1,61 @@
-"""Topics in: which handler takes which event. What goes out is written in batch_states.py."""
+"""Topics in: answers, snapshots and model versions. Topics out: the event of a batch's new state."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from datetime import datetime
 
 from openledger.attribution.v1 import attribution_pb2
 from openledger.datanet.v1 import events_pb2 as datanet_events
 from openledger.trainer.v1 import events_pb2 as trainer_events
 from sqlalchemy.orm import Session
 
-from chain_relay import metrics
+from chain_relay import convert, metrics
 from chain_relay.answers import Terms, record_answer
 from chain_relay.registrar import record_model_version, record_snapshot
-from servicekit import topics
-from servicekit.consumer import Handler
-from servicekit.eventlog.base import Topic
-from servicekit.events import Event
+from chain_relay.store import batches
+from chain_relay.store.tables import Batch
+from servicekit import timestamps
+from servicekit.delivery import outbox
+from servicekit.eventlog import topics
+from servicekit.eventlog.events import Event, new_event
 
 logger = logging.getLogger(__name__)
 
 GROUP = "chain-relay"
+SOURCE = "openledger/chain-relay"
 
 
-def handlers(terms: Terms) -> Mapping[str | Topic, Mapping[str, Handler]]:
-    """By topic, then by event type."""
+def attribution_scored(
+    session: Session, event: Event[attribution_pb2.AttributionScored], *, terms: Terms
+) -> None:
+    """Records an attributed answer with its fee. Raises InvalidEvent for one that the ledger cannot hold."""
+    answer = convert.attributed_answer(event.message)
+    if record_answer(session, answer, terms):
+        metrics.ANSWERS.inc()
+        logger.info("answer recorded", extra={"inference": answer.inference})
 
-    def on_scored(session: Session, event: Event[attribution_pb2.AttributionScored]) -> None:
-        if record_answer(session, event.message, terms):
-            metrics.ANSWERS.inc()
-            logger.info("answer taken in", extra={"inference": event.message.attribution.inference})
 
-    def on_sealed(session: Session, event: Event[datanet_events.SnapshotSealed]) -> None:
-        record_snapshot(session, event.message)
+def snapshot_sealed(session: Session, event: Event[datanet_events.SnapshotSealed]) -> None:
+    """Records that a snapshot must be registered on chain. Raises InvalidEvent for one that cannot be."""
+    record_snapshot(session, convert.snapshot_registration(event.message))
 
-    def on_version(session: Session, event: Event[trainer_events.ModelVersionChanged]) -> None:
-        record_model_version(session, event.message)
 
-    return {
-        topics.ATTRIBUTION_SCORED_V1: {
-            attribution_pb2.AttributionScored.DESCRIPTOR.full_name: on_scored,
-        },
-        topics.DATANET_SNAPSHOT_V1: {datanet_events.SnapshotSealed.DESCRIPTOR.full_name: on_sealed},
-        topics.MODEL_VERSION_V1: {trainer_events.ModelVersionChanged.DESCRIPTOR.full_name: on_version},
-    }
+def model_version_changed(session: Session, event: Event[trainer_events.ModelVersionChanged]) -> None:
+    """Records that a model version must be registered on chain, and the version that its promotion retires.
+
+    Raises InvalidEvent for one that cannot be.
+    """
+    message = event.message
+    event_time = timestamps.from_proto(message.event_time) if message.HasField("event_time") else event.time
+    changed = [message.model_version, *([message.retired] if message.HasField("retired") else [])]
+    for registration in [convert.model_registration(version) for version in changed]:
+        record_model_version(session, registration, event_time)
+
+
+def add_batch_changed(session: Session, batch: Batch, *, moved_back: bool, time: datetime) -> None:
+    """Publishes a batch's new state when the caller's transaction commits."""
+    ledger = batches.ledger(session)
+    history = batches.history(session, batch.seq)
+    message = convert.batch_changed_message(batch, history, ledger, moved_back=moved_back, time=time)
+    outbox.add(session, new_event(topics.SETTLEMENT_BATCH_V1, ledger.address, message, SOURCE))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 TOKENS_PER_RATE = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rates:
     """What tokens cost. All values in base units."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from servicekit.metrics import counter, gauge, histogram
+from servicekit.telemetry.metrics import counter, gauge, histogram
 
 _GAS = (20_000, 30_000, 40_000, 50_000, 60_000, 70_000, 80_000, 100_000, 150_000, 250_000)
 _GAS_PER_EVENT = (1, 2, 5, 10, 20, 50, 100, 500, 1_000, 5_000, 10_000, 30_000, 60_000)
@@ -58,9 +58,9 @@ TRANSACTIONS = counter(
 """Outcomes: signed, succeeded, reverted, replaced, bumped."""
 
 CHAIN_SEEN = gauge(
-    "openledger_relay_chain_seen_timestamp_seconds", "When the chain was last looked at with success."
+    "openledger_relay_chain_seen_timestamp_seconds", "When the chain was last read with success."
 )
-"""Unix time, so that its age grows by itself while the node is away."""
+"""Unix time, so that its age grows while the node is unreachable."""
 
 CHAIN_HEAD = gauge(
     "openledger_relay_chain_head_timestamp_seconds", "Time of the chain's latest block when last seen."
@@ -73,8 +73,10 @@ CHAIN_FINALIZED = gauge(
 )
 """Batches become final no faster than this moves."""
 
-CHAIN_FAILURES = counter("openledger_relay_chain_failures_total", "Questions to the node that failed.")
-"""A node that is away, or lies."""
+CHAIN_FAILURES = counter(
+    "openledger_relay_chain_failures_total", "Steps that failed because the node did not answer."
+)
+"""A node that is unreachable, or answers wrongly."""
 
 FEE_CAPPED = counter(
     "openledger_relay_fee_capped_total", "Times that the chain asked more than max_fee_gwei."

@@ -1,4 +1,4 @@
-"""Which stored objects this service needs: what garbage collection must never take (`servicekit.references`)."""
+"""Which stored objects this service needs: what garbage collection must never take (`servicekit.objects.references`)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from chain_relay.tables import Batch, RegisteredDataset, RegisteredModel, ScoredAnswer
+from chain_relay.store.tables import Batch, RegisteredDataset, RegisteredModel, ScoredAnswer
 
 
 def references(session: Session) -> Iterator[str]:
-    """Batches' data, and whatever is named on chain: who reads a commitment there must find what it commits to."""
+    """Batches' data, and everything named on chain: a reader of a commitment must find what it commits to."""
     yield from session.scalars(select(Batch.data_digest))
     yield from session.scalars(select(RegisteredDataset.manifest_digest))
     row = RegisteredModel

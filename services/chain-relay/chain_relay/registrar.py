@@ -1,22 +1,21 @@
-"""Datasets and models: what the registry must hold is in the database, what it holds is on the chain."""
+"""Keeps the on-chain registry up to date: the database has what it must hold, the chain what it holds."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
 
-from openledger.datanet.v1 import events_pb2 as datanet_events
-from openledger.trainer.v1 import events_pb2 as trainer_events
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
 from chain_relay.chain import Block, Call, Chain
-from chain_relay.tables import RegisteredDataset, RegisteredModel
-from identity.digest import InvalidDigest, digest_to_bytes
+from chain_relay.store.tables import RegisteredDataset, RegisteredModel
+from identity.digest import digest_to_bytes
 from identity.leaf import name_hash
-from identity.names import InvalidName, ModelVersionName, SnapshotName
 from servicekit.database import reading, run_in_transaction
-from servicekit.events import InvalidEvent
+from servicekit.eventlog.events import InvalidEvent
 
 logger = logging.getLogger(__name__)
 
@@ -24,37 +23,55 @@ _ZERO = bytes(32)
 _AT_ONCE = 20
 
 
-def record_snapshot(session: Session, sealed: datanet_events.SnapshotSealed) -> None:
-    """Notes that a sealed snapshot must be registered. Raises InvalidEvent for a wrong name or digest."""
-    snapshot = sealed.snapshot
-    _checked(SnapshotName, snapshot.name, snapshot.root, snapshot.manifest_digest)
+@dataclass(frozen=True, kw_only=True)
+class SnapshotRegistration:
+    """A sealed snapshot as the registry names it."""
+
+    name: str
+    root: str
+    manifest_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRegistration:
+    """A model version as the registry names it."""
+
+    name: str
+    version_digest: str
+    base_digest: str
+    adapter_digest: str
+    report_digest: str
+    """"" before its evaluation."""
+    state: int
+    """The number of `openledger.trainer.v1.ModelVersionState`."""
+
+
+def record_snapshot(session: Session, snapshot: SnapshotRegistration) -> None:
+    """Notes that a sealed snapshot must be registered. Raises InvalidEvent when it is known with another root."""
     known = session.get(RegisteredDataset, snapshot.name)
     if known is not None and known.root != snapshot.root:
-        raise InvalidEvent("SNAPSHOT_CHANGED", f"{snapshot.name} was {known.root}, now {snapshot.root}")
-    if known is None:
-        session.add(
-            RegisteredDataset(
-                name=snapshot.name, root=snapshot.root, manifest_digest=snapshot.manifest_digest, final=False
-            )
+        raise InvalidEvent(
+            "SNAPSHOT_CHANGED", f"{snapshot.name}: root was {known.root}, is now {snapshot.root}"
         )
-
-
-def record_model_version(session: Session, changed: trainer_events.ModelVersionChanged) -> None:
-    """Notes a version's newest report and state. Raises InvalidEvent for a wrong name, digest or state."""
-    version = changed.model_version
-    digests = [version.digest, version.base_digest, version.adapter_digest]
-    _checked(ModelVersionName, version.name, *digests, *filter(None, [version.report_digest]))
-    if not 1 <= version.state <= 5:
-        raise InvalidEvent("BAD_STATE", f"{version.name} has state {version.state}")
-    known = session.get(RegisteredModel, version.digest)
     if known is None:
-        known = RegisteredModel(version_digest=version.digest)
+        session.add(RegisteredDataset(**asdict(snapshot), final=False))
+
+
+def record_model_version(session: Session, version: ModelRegistration, event_time: datetime) -> None:
+    """Notes a version's newest report and state, to be registered. An event older than the newest one changes nothing:
+    dead letters that are sent again arrive late."""
+    known = session.get(RegisteredModel, version.version_digest)
+    if known is not None and known.event_time is not None and known.event_time > event_time:
+        return
+    if known is None:
+        known = RegisteredModel(version_digest=version.version_digest)
         session.add(known)
     known.name = version.name
     known.base_digest = version.base_digest
     known.adapter_digest = version.adapter_digest
     known.report_digest = version.report_digest
-    known.state = int(version.state)
+    known.state = version.state
+    known.event_time = event_time
     known.final = False
 
 
@@ -66,13 +83,17 @@ class Registrar:
         self._chain = chain
 
     def next_calls(self, latest: Block, finalized: Block | None) -> Iterator[tuple[str, Call]]:
-        """Calls (with their purposes) that would bring the registry closer to what it must hold."""
+        """Yields calls, with their purposes, that register what the registry lacks."""
         with reading(self._engine) as session:
             datasets = session.scalars(
                 select(RegisteredDataset).where(RegisteredDataset.final.is_(False)).limit(_AT_ONCE)
             ).all()
+            # One transaction per version: promoted before retired, so that the registry never lacks a promoted version.
             models = session.scalars(
-                select(RegisteredModel).where(RegisteredModel.final.is_(False)).limit(_AT_ONCE)
+                select(RegisteredModel)
+                .where(RegisteredModel.final.is_(False))
+                .order_by(RegisteredModel.state)
+                .limit(_AT_ONCE)
             ).all()
         for dataset in datasets:
             yield from self._dataset(dataset, latest, finalized)
@@ -88,8 +109,13 @@ class Registrar:
             args = (key, root, digest_to_bytes(dataset.manifest_digest))
             yield f"dataset/{dataset.name}", Call("registry", "registerDataset", args)
         elif on_chain != root:
-            # Written once: nothing here can mend it, and nothing else depends on it.
-            logger.error("%s is registered with root %s, not %s", dataset.name, on_chain.hex(), dataset.root)
+            # The contract writes a name once: no transaction can correct it, and nothing else depends on it.
+            logger.error(
+                "%s is registered on chain with root %s, expected %s",
+                dataset.name,
+                on_chain.hex(),
+                dataset.root,
+            )
         elif finalized is not None and self._chain.dataset_root(key, finalized) == root:
             done = update(RegisteredDataset).where(RegisteredDataset.name == dataset.name).values(final=True)
             run_in_transaction(self._engine, lambda session: session.execute(done))
@@ -105,7 +131,7 @@ class Registrar:
             call = Call("registry", "recordModel", (key, base, adapter, report, model.state))
             yield f"model/{model.version_digest}", call
         elif finalized is not None and self._chain.model(key, finalized) == on_chain:
-            # Only the state that was looked at: another event may have changed the row meanwhile.
+            # Only the state that was compared: another event may have changed the row meanwhile.
             done = (
                 update(RegisteredModel)
                 .where(
@@ -116,12 +142,3 @@ class Registrar:
                 .values(final=True)
             )
             run_in_transaction(self._engine, lambda session: session.execute(done))
-
-
-def _checked(kind: type[SnapshotName] | type[ModelVersionName], name: str, *digests: str) -> None:
-    try:
-        kind.parse(name)
-        for digest in digests:
-            digest_to_bytes(digest)
-    except (InvalidName, InvalidDigest) as error:
-        raise InvalidEvent("BAD_NAME", str(error)) from None

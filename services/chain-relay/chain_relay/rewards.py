@@ -1,7 +1,7 @@
 """Reward roots: every account's cumulative earnings, proposed, accepted after a delay, claimed by proof.
 
-A root's number is the distributor's number of its proposal, so that a proposal sent twice is made once. Where a
-root stands is read from the distributor; the database only remembers what is under it.
+A root's number is the distributor's number of its proposal, so that a proposal sent twice is made once. A
+root's state is read from the distributor; the database stores only the amounts under it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from chain_relay.chain import Block, Call, Chain, DistributorState
-from chain_relay.tables import Batch, BatchState, Earning, RewardAccount, RewardRoot, RewardRootState
+from chain_relay.store.tables import Batch, BatchState, Earning, RewardAccount, RewardRoot, RewardRootState
 from identity.evm_merkle import EvmMerkleTree
 from identity.leaf import RewardLeaf
 from servicekit.database import reading, run_in_transaction, utc_now
@@ -65,7 +65,7 @@ def make_root(
 ) -> RewardRoot:
     """Writes the next reward root, to be proposed.
 
-    Raises FailedPrecondition: REWARD_ROOT_OPEN when one is on its way, NOTHING_TO_REWARD when nothing was earned
+    Raises FailedPrecondition: REWARD_ROOT_OPEN when one is pending or proposed, NOTHING_TO_REWARD when nothing was earned
     since the last accepted one.
     """
     waiting = open_root(session)
@@ -123,7 +123,7 @@ def reward_proof(
 
 
 class Rewards:
-    """Follows reward roots on the chain and says what is to be sent next."""
+    """Follows reward roots on the chain, and yields the calls that bring them further."""
 
     def __init__(
         self, engine: Engine, chain: Chain, *, may_mint: bool, now: Callable[[], datetime] = utc_now
@@ -135,7 +135,7 @@ class Rewards:
         self._now = now
 
     def next_calls(self, latest: Block) -> Iterator[tuple[str, Call]]:
-        """Writes down where the newest roots stand; yields calls (with purposes) that bring them further."""
+        """Records the states of the newest roots; yields calls, with purposes, that bring them further."""
         with reading(self._engine) as session:
             query = select(RewardRoot).order_by(RewardRoot.number.desc()).limit(2)
             roots = list(session.scalars(query))[::-1]

@@ -1,4 +1,4 @@
-"""Sealing: waiting answers become a batch with an order, a root and a data object, before anything is signed."""
+"""Seals waiting answers into a batch with an order, a root and a data object, before anything is signed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from sqlalchemy.orm import Session
 
 from chain_relay import batch_states, metrics, tracing
 from chain_relay.chain import LedgerState
-from chain_relay.tables import Batch, BatchState, Earning, JournalEntry, Ledger, ScoredAnswer
+from chain_relay.store.answers import leaf_of
+from chain_relay.store.tables import Batch, BatchState, Earning, JournalEntry, Ledger, ScoredAnswer
 from identity.digest import canonical_json
 from identity.evm_merkle import EvmMerkleTree
 from identity.leaf import AttributionLeaf
 from servicekit.errors import StartupError
 from servicekit.objects import ObjectStore
-from servicekit.telemetry import current_traceparent
+from servicekit.telemetry.traces import current_traceparent
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def open_ledger(session: Session, chain_id: int, address: str, on_chain: LedgerS
 
 
 def waiting(session: Session) -> tuple[int, datetime | None]:
-    """How many answers are in no batch, and since when the oldest waits."""
+    """Returns how many answers are in no batch, and since when the oldest has waited."""
     count, oldest = session.execute(
         select(func.count(), func.min(ScoredAnswer.receive_time)).where(ScoredAnswer.batch_seq.is_(None))
     ).one()
@@ -57,8 +58,8 @@ def waiting(session: Session) -> tuple[int, datetime | None]:
 def seal(session: Session, objects: ObjectStore, max_events: int) -> Batch | None:
     """Seals the oldest waiting answers into the next batch; None when nothing waits.
 
-    The data object is stored before the transaction commits: dying in between leaves an object that nobody
-    names, never a batch without its data.
+    The data object is stored before the transaction commits: a crash in between leaves an unreferenced object,
+    never a batch without its data.
     """
     answers = list(
         session.scalars(
@@ -86,7 +87,7 @@ def _write(session: Session, objects: ObjectStore, answers: list[ScoredAnswer]) 
         first_event=first_event,
         event_count=len(answers),
         root=EvmMerkleTree([leaf.hash() for leaf in leaves]).root,
-        data_digest=objects.put_bytes(_data(ledger, seq, first_event, leaves, answers, entries)),
+        data_digest=objects.put_bytes(_data(ledger, leaves, answers, entries)),
         state=BatchState.SEALED,
         fee_total=fee_total,
         payout_total=fee_total - dust,
@@ -106,25 +107,10 @@ def _write(session: Session, objects: ObjectStore, answers: list[ScoredAnswer]) 
         answer.batch_seq, answer.event_index = seq, first_event + n
     ledger.next_seq, ledger.next_event = seq + 1, first_event + len(answers)
     _earn(session, seq, entries)
-    batch_states.announce_sealed(session, batch)
+    batch_states.record_sealed(session, batch)
     metrics.BATCH_EVENTS.observe(len(answers))
     logger.info("sealing batch %d with %d events", seq, len(answers))
     return batch
-
-
-def leaf_of(ledger: Ledger, seq: int, event_index: int, answer: ScoredAnswer) -> AttributionLeaf:
-    """The leaf of an answer at its place."""
-    return AttributionLeaf(
-        chain_id=ledger.chain_id,
-        ledger=ledger.address,
-        batch_seq=seq,
-        event_index=event_index,
-        inference=answer.inference,
-        model_version_digest=answer.model_digest,
-        report_digest=answer.report_digest,
-        record_digest=answer.record_digest,
-        fee_paid=answer.fee,
-    )
 
 
 def _journal(session: Session, answers: list[ScoredAnswer]) -> dict[str, list[JournalEntry]]:
@@ -154,23 +140,21 @@ def _earn(session: Session, seq: int, entries: dict[str, list[JournalEntry]]) ->
 
 def _data(
     ledger: Ledger,
-    seq: int,
-    first_event: int,
     leaves: list[AttributionLeaf],
     answers: list[ScoredAnswer],
     entries: dict[str, list[JournalEntry]],
 ) -> bytes:
-    """The batch's data object: everything from which leaves, root and payouts can be made again.
+    """Returns the batch's data object: everything from which leaves, root and payouts can be recomputed.
 
-    Amounts are decimal texts, because readers in other languages lose integers beyond 2^53.
+    Amounts are decimal texts, because some languages lose integers beyond 2^53.
     """
     return canonical_json(
         {
             "schema": DATA_SCHEMA,
             "chain_id": ledger.chain_id,
             "ledger": ledger.address,
-            "seq": seq,
-            "first_event": first_event,
+            "seq": leaves[0].batch_seq,
+            "first_event": leaves[0].event_index,
             "events": [
                 {
                     "inference": leaf.inference,

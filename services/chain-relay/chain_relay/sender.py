@@ -1,6 +1,6 @@
 """The transaction manager: one signer, one nonce at a time, bytes kept before they are sent.
 
-What holds whatever dies when:
+What holds wherever the process is killed:
   - signed bytes are in the database before a node sees them, so nothing is ever sent that is not known here;
   - a nonce that the latest block has not used is answered by sending the same bytes again, never by signing
     something else: a restart and a reorg are the same case;
@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from chain_relay import metrics, tracing
 from chain_relay.chain import Block, Call, Chain, FeeQuote, SendRefused
 from chain_relay.signer import Signer, Unsigned
-from chain_relay.tables import Outcome, SignedTransaction
+from chain_relay.store.tables import Outcome, SignedTransaction
 from servicekit.database import reading, run_in_transaction, utc_now
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class FeeLimits:
 
 
 class Sender:
-    """Signs, sends, and sends again. Used by one thread."""
+    """Signs transactions, sends them, and repeats what is not mined. Used by one thread."""
 
     def __init__(
         self,
@@ -95,7 +95,15 @@ class Sender:
         gas_limit = int(self._chain.estimate(call, self.address) * _GAS_MARGIN)
         max_fee, priority_fee = self._price(self._chain.fee_quote())
         to, data = self._chain.encode(call)
-        unsigned = Unsigned(self._chain.chain_id, nonce, to, data, gas_limit, max_fee, priority_fee)
+        unsigned = Unsigned(
+            chain_id=self._chain.chain_id,
+            nonce=nonce,
+            to=to,
+            data=data,
+            gas_limit=gas_limit,
+            max_fee=max_fee,
+            priority_fee=priority_fee,
+        )
         transaction = self._keep(unsigned, purpose, record)
         metrics.TRANSACTIONS.labels("signed").inc()
         self._send(transaction)
@@ -142,7 +150,7 @@ class Sender:
             with tracing.step("send transaction", transaction.hash):
                 self._chain.send(transaction.raw)
         except SendRefused as refusal:
-            # NONCE_TOO_LOW: it, or a version of it, is mined; the next look at the chain says so.
+            # NONCE_TOO_LOW: it, or a version of it, is mined; the next step records that.
             log = logger.debug if refusal.reason == "NONCE_TOO_LOW" else logger.warning
             log("the node refuses %s (%s): %s", transaction.purpose, transaction.hash, refusal)
             return refusal.reason != "UNDERPRICED"
@@ -164,7 +172,13 @@ class Sender:
                 metrics.FEE_CAPPED.inc()
                 return
         unsigned = Unsigned(
-            self._chain.chain_id, old.nonce, old.to, old.data, old.gas_limit, max_fee, priority_fee
+            chain_id=self._chain.chain_id,
+            nonce=old.nonce,
+            to=old.to,
+            data=old.data,
+            gas_limit=old.gas_limit,
+            max_fee=max_fee,
+            priority_fee=priority_fee,
         )
         logger.info("raising the price of %s to %d wei a unit of gas", old.purpose, max_fee)
         metrics.TRANSACTIONS.labels("bumped").inc()
@@ -186,7 +200,7 @@ class Sender:
         return list(newest.values())
 
     def _conclude(self, nonce: int, at: Block) -> None:
-        """Writes down what became of open transactions whose nonce the chain has used."""
+        """Records the outcome of open transactions whose nonce the chain has used."""
         with reading(self._engine) as session:
             rows = session.scalars(
                 select(SignedTransaction).where(

@@ -61,7 +61,7 @@ class Settings(ServiceSettings):
     batch_max_age_s: float = Field(
         60.0, gt=0, description="A batch is sealed when its first event is this old."
     )
-    poll_interval_s: float = Field(0.5, gt=0, description="Pause between looks at the chain.")
+    poll_interval_s: float = Field(0.5, gt=0, description="Pause between two reads of the chain.")
     reward_interval_s: float = Field(
         0.0,
         ge=0,
@@ -100,16 +100,16 @@ class Settings(ServiceSettings):
     @property
     def rates(self) -> Rates:
         """What tokens cost."""
-        return Rates(self.rate_in, self.rate_out, self.platform_fee)
+        return Rates(rate_in=self.rate_in, rate_out=self.rate_out, platform_fee=self.platform_fee)
 
     @property
     def split(self) -> SplitBps:
         """The parts of a fee."""
         return SplitBps(
-            self.split_platform_bps,
-            self.split_model_owner_bps,
-            self.split_stakers_bps,
-            self.split_contributors_bps,
+            platform=self.split_platform_bps,
+            model_owner=self.split_model_owner_bps,
+            stakers=self.split_stakers_bps,
+            contributors=self.split_contributors_bps,
         )
 
     @property
@@ -119,7 +119,7 @@ class Settings(ServiceSettings):
 
     @property
     def deployment_file(self) -> Path:
-        """Where the contracts' addresses stand."""
+        """The file with the contracts' addresses."""
         return self.contracts_file or self.state_dir / "chain" / "contracts.json"
 
 

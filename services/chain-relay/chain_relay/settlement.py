@@ -1,23 +1,30 @@
-"""What the API can do, with plain arguments: requests that are idempotent, reads that answer in messages."""
+"""What the API does: requests that are safe to repeat, and reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from openledger.settlement.v1 import settlement_pb2
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from chain_relay import batch_states, rewards, store
+from chain_relay import rewards
 from chain_relay.chain import Chain, ChainUnavailable
-from chain_relay.messages import batch_message, hex_text, reward_root_message
+from chain_relay.records import AccountBalance, BatchRecord, Claim, Info, RewardRootRecord, SettledAnswer
 from chain_relay.relay import Relay
 from chain_relay.settings import Settings, checked_address
-from chain_relay.tables import RewardRoot
+from chain_relay.store import answers, balances, batches
+from chain_relay.store.answers import Inclusion
+from chain_relay.store.balances import Earned, Sums
+from chain_relay.store.tables import Batch, RewardRoot
 from identity.names import BatchName, RewardRootName
+from servicekit import names
 from servicekit.database import reading
+from servicekit.database.request_ids import RequestId
 from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from servicekit.request_ids import RequestId
+from servicekit.lists import Page, Query
+
+_REWARD_ROOT_BYTES = 1000
+"""A bound for a reward root in a response: digests, a state, numbers of at most 78 digits and times."""
 
 
 class Settlement:
@@ -25,158 +32,111 @@ class Settlement:
 
     def __init__(
         self,
+        *,
         engine: Engine,
         chain: Chain,
         relay: Relay,
         settings: Settings,
-        contracts: dict[str, str],
-        signer: str,
+        contracts: Mapping[str, str],
+        committer: str,
     ) -> None:
+        """`contracts`: address by name. `committer`: the address that signs commitments."""
         self._engine = engine
         self._chain = chain
         self._relay = relay
         self._settings = settings
         self._contracts = contracts
-        self._signer = signer
+        self._committer = committer
 
-    def info(self) -> settlement_pb2.SettlementInfo:
-        """The chain, its contracts, rates and splits."""
-        split = self._settings.split
+    def info(self) -> Info:
+        """Returns the chain, its contracts, rates and splits."""
         with reading(self._engine) as session:
-            ledger, waiting = store.ledger(session), store.waiting_count(session)
-        return settlement_pb2.SettlementInfo(
-            chain_id=ledger.chain_id,
-            ledger_address=ledger.address,
-            distributor_address=self._contracts["distributor"],
-            token_address=self._contracts["token"],
-            registry_address=self._contracts["registry"],
-            committer_address=self._signer,
-            rate_in=str(self._settings.rate_in),
-            rate_out=str(self._settings.rate_out),
-            platform_fee=str(self._settings.platform_fee),
-            split_bps={
-                "platform": split.platform,
-                "model_owner": split.model_owner,
-                "stakers": split.stakers,
-                "contributors": split.contributors,
-            },
-            waiting_event_count=waiting,
-            baseline_gas_per_event=ledger.baseline_gas,
+            ledger, waiting = batches.ledger(session), batches.waiting_count(session)
+        return Info(
+            ledger=ledger,
+            contracts=self._contracts,
+            committer=self._committer,
+            rates=self._settings.rates,
+            split=self._settings.split,
+            waiting_events=waiting,
         )
 
-    def flush(self, asked: RequestId) -> settlement_pb2.FlushBatchResponse:
-        """Seals what waits now; the same batch again for the same request."""
-        made = self._relay.seal_now(_once(asked))
-        if not made:
-            return settlement_pb2.FlushBatchResponse()
-        return settlement_pb2.FlushBatchResponse(batch=self.batch(made))
+    def flush(self, request_id: RequestId) -> BatchRecord | None:
+        """Seals what waits now. Returns the batch, the same one for a repeated request; None when nothing waited."""
+        name = self._relay.seal_now(_once(request_id))
+        return self.batch(name) if name else None
 
-    def batch(self, name: str) -> settlement_pb2.Batch:
-        """One batch. Raises NotFound."""
+    def batch(self, name: str) -> BatchRecord:
+        """Returns one batch. Raises InvalidArgument, NotFound."""
         with reading(self._engine) as session:
-            found = store.batch(session, BatchName.parse(name).seq)
-            return batch_message(found, batch_states.history_of(session, found.seq))
+            found = batches.batch(session, names.parse("name", BatchName, name).seq)
+            return BatchRecord(found, batches.history(session, found.seq))
 
-    def batches(self, below: int | None, limit: int) -> list[settlement_pb2.Batch]:
-        """Batches, newest first."""
+    def batches(self, query: Query) -> Page[BatchRecord]:
+        """Returns a page of batches. Raises InvalidArgument."""
         with reading(self._engine) as session:
-            rows = store.batches(session, below, limit)
-            return [batch_message(row, batch_states.history_of(session, row.seq)) for row in rows]
+            page = batches.BATCHES.page(session, select(Batch), query, bytes_of=_batch_bytes)
+            histories = batches.histories(session, [row.seq for row in page.items])
+        records = [BatchRecord(row, histories[row.seq]) for row in page.items]
+        return Page(records, page.next_page_token, page.total_size)
 
-    def inclusion(self, inference: str) -> settlement_pb2.InclusionProof:
-        """The proof that an answer is in a batch. Raises NotFound, FailedPrecondition."""
+    def inclusion(self, inference: str) -> Inclusion:
+        """Returns the proof that an answer is in a batch. Raises NotFound, FailedPrecondition."""
         with reading(self._engine) as session:
-            found = store.inclusion(session, inference)
-            batch = batch_message(found.batch, batch_states.history_of(session, found.batch.seq))
-        leaf = found.leaf
-        return settlement_pb2.InclusionProof(
-            batch=batch,
-            index=found.index,
-            leaf=settlement_pb2.InclusionProof.Leaf(
-                chain_id=leaf.chain_id,
-                ledger_address=leaf.ledger,
-                seq=leaf.batch_seq,
-                event_index=leaf.event_index,
-                inference=leaf.inference,
-                model_digest=leaf.model_version_digest,
-                report_digest=leaf.report_digest,
-                record_digest=leaf.record_digest,
-                fee=str(leaf.fee_paid),
-            ),
-            leaf_hash=hex_text(leaf.hash()),
-            proof=[hex_text(sibling) for sibling in found.proof],
-        )
+            return answers.inclusion(session, inference)
 
-    def settlement(self, inference: str) -> settlement_pb2.Settlement:
-        """The money of one answer. Raises NotFound."""
+    def settlement(self, inference: str) -> SettledAnswer:
+        """Returns the fee of an answer and its parts. Raises NotFound."""
         with reading(self._engine) as session:
-            row, entries = store.answer(session, inference), store.journal(session, inference)
-        return settlement_pb2.Settlement(
-            inference=inference,
-            fee=str(row.fee),
-            dust=str(row.dust),
-            batch="" if row.batch_seq is None else str(BatchName(row.batch_seq)),
-            payouts=[
-                settlement_pb2.Settlement.Payout(
-                    kind=entry.kind,
-                    beneficiary=entry.beneficiary,
-                    address=entry.address,
-                    amount=str(entry.amount),
-                )
-                for entry in entries
-            ],
-        )
+            return SettledAnswer(answers.answer(session, inference), answers.journal(session, inference))
 
-    def balances(self, skip: int, limit: int) -> tuple[settlement_pb2.ListBalancesResponse, bool]:
-        """Balances, largest first, and whether there are more.
-
-        `claimable` and `claimed` are of the address: where two beneficiaries share one, both rows show its sums.
-        """
+    def balances(self, query: Query) -> tuple[Page[AccountBalance], Sums]:
+        """Returns a page of balances, and the sums over all of them. Raises InvalidArgument, Unavailable."""
         with reading(self._engine) as session:
-            rows, sums = store.earned(session), store.totals(session)
-            accepted = rewards.newest_accepted(session)
-            claimable = rewards.amounts_under(session, accepted)
-        page = rows[skip : skip + limit]
-        claimed = self._claimed([row.address for row in page if row.address])
-        response = settlement_pb2.ListBalancesResponse(
-            fee_total=str(sums[0]), payout_total=str(sums[1]), dust=str(sums[2])
-        )
-        for row in page:
-            response.balances.add(
-                kind=row.kind,
-                beneficiary=row.beneficiary,
-                address=row.address,
-                earned=str(row.amount),
-                claimable=str(claimable.get(row.address, 0)),
-                claimed=str(claimed.get(row.address, 0)),
+            rows, sums = balances.earned(session), balances.sums(session)
+            claimable = rewards.amounts_under(session, rewards.newest_accepted(session))
+        page = balances.BALANCES.page_of(rows, query, bytes_of=_balance_bytes)
+        claimed = self._claimed([row.address for row in page.items if row.address])
+        found = [
+            AccountBalance(
+                earned=row, claimable=claimable.get(row.address, 0), claimed=claimed.get(row.address, 0)
             )
-        return response, skip + limit < len(rows)
+            for row in page.items
+        ]
+        return Page(found, page.next_page_token, page.total_size), sums
 
-    def propose(self, asked: RequestId) -> settlement_pb2.RewardRoot:
-        """Makes the next reward root; the same one again for the same request. Raises FailedPrecondition."""
+    def propose(self, request_id: RequestId) -> RewardRootRecord:
+        """Makes the next reward root; the same one for a repeated request. Raises FailedPrecondition, Unavailable."""
         try:
-            made = self._relay.make_reward_root(_once(asked))
+            name = self._relay.make_reward_root(_once(request_id))
         except ChainUnavailable as error:
-            raise Unavailable(
-                "CHAIN_UNAVAILABLE", f"the chain does not answer: {error}", retry_after_s=1
-            ) from error
-        return self.reward_root(made)
+            raise _unavailable(error) from error
+        return self.reward_root(name)
 
-    def reward_root(self, name: str) -> settlement_pb2.RewardRoot:
-        """One reward root. Raises NotFound."""
+    def reward_root(self, name: str) -> RewardRootRecord:
+        """Returns one reward root. Raises InvalidArgument, NotFound."""
         with reading(self._engine) as session:
-            return _root_message(session, store.reward_root(session, RewardRootName.parse(name).reward_root))
+            return _record(
+                session, balances.reward_root(session, names.parse("name", RewardRootName, name).reward_root)
+            )
 
-    def reward_roots(self, below: int | None, limit: int) -> list[settlement_pb2.RewardRoot]:
-        """Reward roots, newest first."""
+    def reward_roots(self, query: Query) -> Page[RewardRootRecord]:
+        """Returns a page of reward roots. Raises InvalidArgument."""
         with reading(self._engine) as session:
-            return [_root_message(session, row) for row in store.reward_roots(session, below, limit)]
+            page = balances.REWARD_ROOTS.page(
+                session, select(RewardRoot), query, bytes_of=lambda row: _REWARD_ROOT_BYTES
+            )
+            records = _records(session, page.items)
+        return Page(records, page.next_page_token, page.total_size)
 
-    def reward_proof(self, address: str) -> settlement_pb2.RewardProof:
-        """How an account claims by the newest accepted root.
+    def claim(self, address: str) -> Claim:
+        """Returns what an account needs to claim by the newest accepted root.
 
-        Raises InvalidArgument for a wrong checksum, FailedPrecondition NO_ACCEPTED_ROOT, NotFound when the account
-        earned nothing under it.
+        Raises:
+            InvalidArgument: the address has a wrong checksum.
+            FailedPrecondition: NO_ACCEPTED_ROOT.
+            NotFound: the account earned nothing under the root.
+            Unavailable: the chain does not answer.
         """
         try:
             account = checked_address(address)
@@ -191,50 +151,71 @@ class Settlement:
             found = rewards.reward_proof(
                 session, self._chain.chain_id, self._chain.distributor_address, root, account
             )
-            message = _root_message(session, root)
+            record = _record(session, root)
         if found is None:
             raise NotFound("reward of account", account)
         cumulative, proof = found
-        return settlement_pb2.RewardProof(
-            reward_root=message,
+        return Claim(
+            root=record,
             address=account,
-            cumulative=str(cumulative),
-            claimed=str(self._claimed([account])[account]),
-            proof=[hex_text(sibling) for sibling in proof],
+            cumulative=cumulative,
+            claimed=self._claimed([account])[account],
+            proof=proof,
             chain_id=self._chain.chain_id,
-            distributor_address=self._chain.distributor_address,
+            distributor=self._chain.distributor_address,
         )
 
     def _claimed(self, accounts: Sequence[str]) -> dict[str, int]:
-        """What accounts have claimed, from the chain."""
+        """Returns what accounts have claimed, from the chain. Raises Unavailable."""
         try:
             latest = self._chain.block("latest")
             if latest is None or not accounts:
                 return {}
             return {account: self._chain.claimed(account, latest) for account in set(accounts)}
         except ChainUnavailable as error:
-            raise Unavailable(
-                "CHAIN_UNAVAILABLE", f"the chain does not answer: {error}", retry_after_s=1
-            ) from error
+            raise _unavailable(error) from error
 
 
-def _once(asked: RequestId) -> Callable[[Session, Callable[[], str]], str]:
-    """Runs a making within its transaction, unless the request made something before; returns what it made."""
+def _unavailable(error: ChainUnavailable) -> Unavailable:
+    return Unavailable("CHAIN_UNAVAILABLE", f"the chain does not answer: {error}", retry_after_s=1)
+
+
+def _once(request_id: RequestId) -> Callable[[Session, Callable[[], str]], str]:
+    """Returns a guard that makes something in its transaction, or returns what the same request made before."""
 
     def once(session: Session, make: Callable[[], str]) -> str:
-        known = asked.made(session)
+        known = request_id.made(session)
         if known is not None:
             return known
         made = make()
-        asked.remember(session, made)
+        request_id.remember(session, made)
         return made
 
     return once
 
 
-def _root_message(session: Session, root: RewardRoot) -> settlement_pb2.RewardRoot:
-    return reward_root_message(
-        root,
-        store.transaction_hash(session, f"propose/{root.number}"),
-        store.transaction_hash(session, f"accept/{root.number}"),
-    )
+def _record(session: Session, root: RewardRoot) -> RewardRootRecord:
+    return _records(session, [root])[0]
+
+
+def _records(session: Session, roots: Sequence[RewardRoot]) -> list[RewardRootRecord]:
+    purposes = [f"{step}/{root.number}" for root in roots for step in ("propose", "accept")]
+    hashes = balances.transaction_hashes(session, purposes)
+    return [
+        RewardRootRecord(
+            root=root,
+            propose_hash=hashes.get(f"propose/{root.number}", ""),
+            accept_hash=hashes.get(f"accept/{root.number}", ""),
+        )
+        for root in roots
+    ]
+
+
+def _batch_bytes(row: Batch) -> int:
+    """Returns a bound for a batch in a response; each reorg adds the states that the batch comes through again."""
+    return 1500 + 400 * (row.reorg_count + 1)
+
+
+def _balance_bytes(row: Earned) -> int:
+    """Returns a bound for a balance in a response: its names, and amounts of at most 78 digits."""
+    return len(f"{row.kind}{row.beneficiary}{row.address}".encode()) + 500

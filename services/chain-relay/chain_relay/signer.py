@@ -20,7 +20,7 @@ _ANVIL_FIRST_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4
 """The first account of the mnemonic that every anvil prints at start: public, rich on development chains alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Unsigned:
     """An EIP-1559 transaction before it is signed. Prices in wei a unit of gas."""
 
@@ -97,7 +97,7 @@ def open_signer(
         raise StartupError(f"chain {chain_id} needs OPENLEDGER_CHAIN_RELAY_KEYSTORE: {held}")
     try:
         return LocalSigner(key or _ANVIL_FIRST_KEY)
-    except Exception:  # whatever the library says may quote the key
+    except Exception:  # noqa: BLE001 - the library's message may quote the key
         raise StartupError(
             "OPENLEDGER_CHAIN_RELAY_SIGNER_KEY is not a private key (0x and 64 hex digits)"
         ) from None

@@ -6,8 +6,9 @@
 
 The contributors' part is divided without remainder over shares and the unattributed rest, by largest remainder
 (Hamilton): each gets the floor of its exact part, and the units left over go to the largest fractions, the
-earlier name first where fractions are equal. What is not attributable goes to the treasuries of the answer's
-Datanets in equal parts, never to whoever happened to be attributed.
+earlier name first where fractions are equal. The unattributed part goes in equal parts to the Datanets that the
+answer's event names a treasury address for, and to the platform when it names none. It never goes to the
+contributors that were attributed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CONTRIBUTOR = "contributor"
 TREASURY = "treasury"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SplitBps:
     """The parts in basis points; they add up to 10,000."""
 
@@ -54,14 +55,14 @@ class Answer:
     """What the split needs to know of one attributed answer. Shares and `unattributed_ppm` add up to 1,000,000."""
 
     model_owner: str
-    """"" when a base model answered: nobody tuned it, and the owner's part goes to the platform."""
+    """"" when a base model answered: it has no owner here, and the owner's part goes to the platform."""
     shares: Sequence[ShareOf]
     unattributed_ppm: int
     treasuries: Mapping[str, str]
-    """Treasury address by Datanet; "" where it has none."""
+    """Treasury address by Datanet. Attribution names only Datanets that have one; a payout to "" would be held."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Payout:
     """One part of a fee."""
 
@@ -85,13 +86,19 @@ def split_fee(fee: int, bps: SplitBps, answer: Answer, accounts: Accounts) -> tu
     """The payouts of a fee (those of nothing are left out) and the dust, in base units."""
     owner_part = fee * bps.model_owner // BPS
     platform_part = fee * bps.platform // BPS
-    payouts = [Payout(STAKERS, STAKERS, accounts.stakers, fee * bps.stakers // BPS)]
+    payouts = [
+        Payout(kind=STAKERS, beneficiary=STAKERS, address=accounts.stakers, amount=fee * bps.stakers // BPS)
+    ]
     if answer.model_owner:
         address = accounts.owners.get(answer.model_owner, "")
-        payouts.append(Payout(MODEL_OWNER, answer.model_owner, address, owner_part))
+        payouts.append(
+            Payout(kind=MODEL_OWNER, beneficiary=answer.model_owner, address=address, amount=owner_part)
+        )
     else:
         platform_part += owner_part
-    payouts.append(Payout(PLATFORM, PLATFORM, accounts.platform, platform_part))
+    payouts.append(
+        Payout(kind=PLATFORM, beneficiary=PLATFORM, address=accounts.platform, amount=platform_part)
+    )
     payouts += _contributors(fee * bps.contributors // BPS, answer, accounts)
     dust = fee - sum(payout.amount for payout in payouts)
     return [payout for payout in payouts if payout.amount], dust
@@ -119,12 +126,23 @@ def _contributors(amount: int, answer: Answer, accounts: Accounts) -> list[Payou
         raise ValueError(f"shares and unattributed add up to {sum(weights.values())} ppm, not {PPM}")
     parts = largest_remainder(amount, weights)
     payouts = [
-        Payout(CONTRIBUTOR, share.contributor, share.address, parts[f"{CONTRIBUTOR}/{share.contributor}"])
+        Payout(
+            kind=CONTRIBUTOR,
+            beneficiary=share.contributor,
+            address=share.address,
+            amount=parts[f"{CONTRIBUTOR}/{share.contributor}"],
+        )
         for share in answer.shares
     ]
     if not answer.treasuries:
-        # A base model drew on no Datanet: what nobody contributed to is the platform's.
-        return [*payouts, Payout(TREASURY, PLATFORM, accounts.platform, parts[TREASURY])]
+        # A base model answered, nothing could be attributed, or no Datanet has an address: the part is the platform's.
+        return [
+            *payouts,
+            Payout(kind=TREASURY, beneficiary=PLATFORM, address=accounts.platform, amount=parts[TREASURY]),
+        ]
     by_datanet = largest_remainder(parts[TREASURY], dict.fromkeys(answer.treasuries, 1))
-    treasuries = (Payout(TREASURY, name, answer.treasuries[name], part) for name, part in by_datanet.items())
+    treasuries = (
+        Payout(kind=TREASURY, beneficiary=name, address=answer.treasuries[name], amount=part)
+        for name, part in by_datanet.items()
+    )
     return [*payouts, *treasuries]

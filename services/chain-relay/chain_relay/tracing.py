@@ -2,8 +2,8 @@
 
 A batch has many parents and a span has one. So sealing is a child of its answers' trace only when they have one in common;
 otherwise it begins a trace of its own. Either way it links to its answers, and each answer's trace gets a span that links
-to the batch: whoever looks at one finds the other. Signing, sending and every later state belong to the batch's trace,
-whose context stands in its row. Work that is rolled back and done again leaves a span each time.
+to the batch: each leads to the other. Signing, sending and every later state belong to the batch's trace,
+whose context is in its row. Work that is rolled back and done again leaves a span each time.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind
 
-from chain_relay.tables import Batch, BatchState, ScoredAnswer
-from servicekit import telemetry
+from chain_relay.store.tables import Batch, BatchState, ScoredAnswer
+from servicekit.telemetry import traces as telemetry
 
 _LINKS = 128
 """OpenTelemetry keeps no more of a span. The answers' own spans are not limited by it."""
@@ -27,7 +27,7 @@ def sealing(answers: Sequence[ScoredAnswer]) -> Iterator[None]:
     """Around the sealing of these answers."""
     traced = [answer for answer in answers if answer.traceparent]
     causes = [answer.traceparent for answer in traced[:_LINKS]]
-    asked_for = telemetry.current_traceparent()  # by whoever asked for a batch now
+    asked_for = telemetry.current_traceparent()  # of the caller that flushes
     span = telemetry.tracer.start_as_current_span(
         "seal batch",
         context=_common(traced),

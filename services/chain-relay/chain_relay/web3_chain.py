@@ -1,4 +1,4 @@
-"""The chain as a node tells it by JSON-RPC."""
+"""The chain as a node reports it by JSON-RPC."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import requests
 from hexbytes import HexBytes
-from web3 import HTTPProvider, Web3
+from web3 import Web3
 from web3.contract.contract import Contract
 from web3.exceptions import (
     BadFunctionCallOutput,
@@ -34,6 +34,7 @@ from chain_relay.chain import (
     Tag,
 )
 from chain_relay.contracts import CONTRACT_OF, Deployment, load_artifact
+from chain_relay.rpc import BoundedProvider
 from servicekit import crash
 
 crash.primitive(__name__)
@@ -50,11 +51,8 @@ _REFUSALS = (
 
 
 def connect(rpc_url: str, timeout_s: float = 10.0) -> Web3:
-    """A connection to a node, without web3's own retries: they would send transactions again behind our back."""
-    provider = HTTPProvider(
-        rpc_url, request_kwargs={"timeout": timeout_s}, exception_retry_configuration=None
-    )
-    return Web3(provider)
+    """Returns a connection to a node whose calls each end within `timeout_s`."""
+    return Web3(BoundedProvider(rpc_url, timeout_s))
 
 
 class Web3Chain:
@@ -121,11 +119,11 @@ class Web3Chain:
         if receipt is None or receipt.block.hash != _hex(log["blockHash"]):
             return None  # reorganised away between the two questions
         return Commitment(
-            bytes(log["args"]["root"]),
-            receipt.transaction_hash,
-            receipt.block,
-            receipt.gas_used,
-            receipt.gas_price,
+            root=bytes(log["args"]["root"]),
+            transaction_hash=receipt.transaction_hash,
+            block=receipt.block,
+            gas_used=receipt.gas_used,
+            gas_price=receipt.gas_price,
         )
 
     def dataset_root(self, name_hash: bytes, at: Block) -> bytes:
@@ -228,11 +226,11 @@ class Web3Chain:
         if block is None or block.hash != _hex(found["blockHash"]):
             return None
         return Receipt(
-            transaction_hash,
-            bool(found["status"]),
-            block,
-            int(found["gasUsed"]),
-            int(found["effectiveGasPrice"]),
+            transaction_hash=transaction_hash,
+            succeeded=bool(found["status"]),
+            block=block,
+            gas_used=int(found["gasUsed"]),
+            gas_price=int(found["effectiveGasPrice"]),
         )
 
     def baseline_gas(self, sender: str) -> int:
@@ -276,9 +274,8 @@ def _asked(question: Callable[[], T]) -> T:
 
 
 def _words(error: Exception) -> str:
-    """What may be logged and told: an error of the connection quotes the node's address, with a provider's key in it."""
-    kind = type(error).__name__
-    return kind if isinstance(error, requests.RequestException) else f"{kind}: {error}"
+    """Returns what may be logged. An error of the connection names method and node itself (`chain_relay.rpc`)."""
+    return str(error) if isinstance(error, requests.RequestException) else f"{type(error).__name__}: {error}"
 
 
 def _revert_reason(contract: Contract, error: ContractLogicError) -> str:

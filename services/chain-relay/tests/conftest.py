@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,16 +9,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests" / "support"))
-
-from anvil import Anvil
-from relay_rig import AnvilRig, FakeRig, Rig
-
 from chain_relay.chain import LedgerState
 from chain_relay.sealing import open_ledger
+from openledger_testing.anvil import Anvil
+from openledger_testing.relay_rig import AnvilRig, FakeRig, Rig
 from servicekit.database import engine as open_engine
 from servicekit.database import migrate, transaction
-from servicekit.testing import Databases
+from servicekit.testing.services import Databases
 
 # Property tests measure truth, not time: on a busy machine an example may take long.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -5,27 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import settled
 from openledger.attribution.v1 import attribution_pb2
 from sqlalchemy import Engine, select
 
 from chain_relay.answers import Terms, record_answer, release_held
+from chain_relay.convert import attributed_answer
 from chain_relay.fee import Rates
 from chain_relay.sealing import seal
 from chain_relay.split import Accounts, SplitBps
-from chain_relay.tables import Earning, JournalEntry, ScoredAnswer
+from chain_relay.store.tables import Earning, JournalEntry, ScoredAnswer
 from identity.digest import sha256_bytes
+from openledger_testing import attributed_answers
 from servicekit.database import reading, transaction
-from servicekit.events import InvalidEvent
+from servicekit.eventlog.events import InvalidEvent
 from servicekit.objects import ObjectStore
 
-TERMS = Terms(Rates(10_000, 20_000, 500), SplitBps(1000, 2500, 500, 6000), Accounts("", "", {}))
-ESET = f"{settled.DATANET}/contributors/eset"
+TERMS = Terms(
+    Rates(rate_in=10_000, rate_out=20_000, platform_fee=500),
+    SplitBps(platform=1000, model_owner=2500, stakers=500, contributors=6000),
+    Accounts("", "", {}),
+)
+ESET = f"{attributed_answers.DATANET}/contributors/eset"
 
 
 def record(database: Engine, event: attribution_pb2.AttributionScored) -> bool:
     with transaction(database) as session:
-        return record_answer(session, event, TERMS)
+        return record_answer(session, attributed_answer(event), TERMS)
 
 
 def entries(database: Engine) -> dict[tuple[str, str], tuple[str, int]]:
@@ -35,21 +40,24 @@ def entries(database: Engine) -> dict[tuple[str, str], tuple[str, int]]:
 
 
 def test_every_part_of_a_fee_is_written(database: Engine) -> None:
-    assert record(database, settled.scored(input_tokens=1000, output_tokens=100))
+    assert record(database, attributed_answers.scored(input_tokens=1000, output_tokens=100))
     fee = 10_000 + 2_000 + 500
     assert entries(database) == {
         ("stakers", "stakers"): ("", 625),
         ("model_owner", "vendor"): ("", 3125),
         ("platform", "platform"): ("", 1250),
-        ("contributor", ESET): (settled.ADDRESSES["eset"], 3750),
-        ("contributor", f"{settled.DATANET}/contributors/unit42"): (settled.ADDRESSES["unit42"], 2250),
-        ("treasury", settled.DATANET): (settled.TREASURY, 1500),
+        ("contributor", ESET): (attributed_answers.ADDRESSES["eset"], 3750),
+        ("contributor", f"{attributed_answers.DATANET}/contributors/unit42"): (
+            attributed_answers.ADDRESSES["unit42"],
+            2250,
+        ),
+        ("treasury", attributed_answers.DATANET): (attributed_answers.TREASURY, 1500),
     }
     assert sum(amount for _, amount in entries(database).values()) == fee
 
 
 def test_the_same_attribution_twice_is_written_once(database: Engine) -> None:
-    event = settled.scored()
+    event = attributed_answers.scored()
     assert record(database, event)
     before = entries(database)
     assert not record(database, event)
@@ -57,9 +65,9 @@ def test_the_same_attribution_twice_is_written_once(database: Engine) -> None:
 
 
 def test_another_attribution_of_a_settled_answer_is_refused(database: Engine) -> None:
-    event = settled.scored()
+    event = attributed_answers.scored()
     record(database, event)
-    other = settled.scored(inference=event.attribution.inference, shares={"talos": 1_000_000})
+    other = attributed_answers.scored(inference=event.attribution.inference, shares={"talos": 1_000_000})
     with pytest.raises(InvalidEvent, match="CONFLICTING_ATTRIBUTION"):
         record(database, other)
 
@@ -86,7 +94,9 @@ def _misname(event: attribution_pb2.AttributionScored) -> None:
 
 
 def _mistype(event: attribution_pb2.AttributionScored) -> None:
-    event.attribution.shares[0].payout_address = settled.ADDRESSES["eset"].swapcase().replace("0X", "0x")
+    event.attribution.shares[0].payout_address = (
+        attributed_answers.ADDRESSES["eset"].swapcase().replace("0X", "0x")
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +113,7 @@ def _mistype(event: attribution_pb2.AttributionScored) -> None:
 def test_an_event_that_can_never_be_settled_is_refused_and_leaves_nothing(
     database: Engine, spoil: Callable[[attribution_pb2.AttributionScored], None], reason: str
 ) -> None:
-    event = settled.scored()
+    event = attributed_answers.scored()
     spoil(event)
     with pytest.raises(InvalidEvent, match=reason):
         record(database, event)
@@ -113,7 +123,7 @@ def test_an_event_that_can_never_be_settled_is_refused_and_leaves_nothing(
 
 
 def test_a_base_models_answer_is_named_by_the_base_and_has_no_report(database: Engine) -> None:
-    event = settled.scored(shares={}, owner="")
+    event = attributed_answers.scored(shares={}, owner="")
     event.attribution.model.version_digest = event.attribution.model.report_digest = ""
     event.treasury_addresses.clear()
     record(database, event)
@@ -125,12 +135,14 @@ def test_a_base_models_answer_is_named_by_the_base_and_has_no_report(database: E
 
 def test_what_is_held_goes_to_the_first_address_and_stays_there(database: Engine, tmp_path: object) -> None:
     objects = ObjectStore(f"{tmp_path}/objects")
-    record(database, settled.scored(shares={"eset": 1_000_000}, addresses={}))
+    record(database, attributed_answers.scored(shares={"eset": 1_000_000}, addresses={}))
     with transaction(database) as session:
         assert seal(session, objects, 10) is not None
-    first, second = settled.ADDRESSES["eset"], settled.ADDRESSES["talos"]
+    first, second = attributed_answers.ADDRESSES["eset"], attributed_answers.ADDRESSES["talos"]
     assert entries(database)["contributor", ESET][0] == ""
-    record(database, settled.scored(shares={"talos": 1_000_000, "eset": 0}, addresses={"eset": first}))
+    record(
+        database, attributed_answers.scored(shares={"talos": 1_000_000, "eset": 0}, addresses={"eset": first})
+    )
     with transaction(database) as session:
         release_held(session, "contributor", ESET, second)
     with reading(database) as session:

@@ -17,7 +17,9 @@ HALVES = SplitBps(platform=1000, model_owner=2500, stakers=1500, contributors=50
 @st.composite
 def splits(draw: st.DrawFn) -> SplitBps:
     first, second, third = sorted(draw(st.tuples(*[st.integers(0, 10_000)] * 3)))
-    return SplitBps(first, second - first, third - second, 10_000 - third)
+    return SplitBps(
+        platform=first, model_owner=second - first, stakers=third - second, contributors=10_000 - third
+    )
 
 
 @st.composite
@@ -38,7 +40,7 @@ def test_each_token_term_is_rounded_down_on_its_own() -> None:
 def test_a_fee_is_at_most_two_units_below_the_exact_sum(
     rate_in: int, rate_out: int, flat: int, tokens_in: int, tokens_out: int
 ) -> None:
-    fee = fee_of(Rates(rate_in, rate_out, flat), tokens_in, tokens_out)
+    fee = fee_of(Rates(rate_in=rate_in, rate_out=rate_out, platform_fee=flat), tokens_in, tokens_out)
     exact_in_thousandths = tokens_in * rate_in + tokens_out * rate_out + 1000 * flat
     assert 0 <= exact_in_thousandths - 1000 * fee < 2000
 
@@ -95,6 +97,6 @@ def test_a_base_model_has_no_owner_and_no_datanet_so_the_platform_keeps_their_pa
 
 def test_a_split_that_is_not_whole_and_shares_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(ValueError, match="10000"):
-        SplitBps(1, 2, 3, 4)
+        SplitBps(platform=1, model_owner=2, stakers=3, contributors=4)
     with pytest.raises(ValueError, match="999999 ppm"):
         split_fee(1, HALVES, Answer("", [], PPM - 1, {}), ACCOUNTS)

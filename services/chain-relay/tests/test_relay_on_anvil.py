@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import settled
-from anvil import Anvil
-from relay_rig import AnvilRig, Died
 from web3 import Web3
 
-from chain_relay import rewards, store
+from chain_relay import rewards
 from chain_relay.chain import Call, CallReverts
 from chain_relay.deploy import DeployPlan, check, deploy
 from chain_relay.observer import LedgerConflict
 from chain_relay.settings import Settings
 from chain_relay.signer import Signed, Signer, Unsigned, open_signer
-from chain_relay.tables import RewardRoot, RewardRootState
+from chain_relay.store import answers, balances
+from chain_relay.store.tables import RewardRoot, RewardRootState
 from chain_relay.web3_chain import Web3Chain, connect
+from openledger_testing import attributed_answers
+from openledger_testing.anvil import Anvil
+from openledger_testing.relay_rig import AnvilRig, Died
 from servicekit.database import reading
+from servicekit.errors import StartupError
 
 pytestmark = pytest.mark.server
+_DEADLINE_OVERRUN_S = 60.0
+"""For the calls of a deployment on a busy machine, without any wait of its own."""
 
 
 def test_the_contract_verifies_every_answers_proof_and_no_other_leaf(anvil_rig: AnvilRig) -> None:
@@ -33,7 +38,7 @@ def test_the_contract_verifies_every_answers_proof_and_no_other_leaf(anvil_rig: 
     verify = rig.contract("ledger").functions.verify
     with reading(rig.engine) as session:
         for event in events:
-            found = store.inclusion(session, event.attribution.inference)
+            found = answers.inclusion(session, event.attribution.inference)
             assert found.leaf.record_digest == event.attribution.digest
             assert verify(0, found.leaf.hash(), found.proof).call()
             assert not verify(0, b"\x01" * 32, found.proof).call()
@@ -50,21 +55,21 @@ def test_rewards_are_proposed_accepted_and_claimed_exactly(anvil_rig: AnvilRig) 
         rig.mine()
         rig.later += timedelta(seconds=1)
         rig.node.rpc("evm_increaseTime", 1)
-    account = settled.ADDRESSES["eset"]
+    account = attributed_answers.ADDRESSES["eset"]
     with reading(rig.engine) as session:
         root = session.get_one(RewardRoot, 1)
         assert root.state is RewardRootState.ACCEPTED
-        assert store.transaction_hash(session, "accept/1")
+        assert balances.transaction_hashes(session, ["accept/1"])
         found = rewards.reward_proof(
             session, rig.chain.chain_id, rig.chain.distributor_address, root, account
         )
-        earned = {row.address: row.amount for row in store.earned(session) if row.address}
+        earned = {row.address: row.amount for row in balances.earned(session) if row.address}
     assert found is not None
     cumulative, proof = found
     assert cumulative == earned[account] > 0
     rig.node.rpc("evm_setAutomine", True)
     # Anyone may send a claim; here a stranger does, and gets nothing by it.
-    stranger = Web3.to_checksum_address(settled.TREASURY)
+    stranger = Web3.to_checksum_address(attributed_answers.TREASURY)
     rig.contract("distributor").functions.claim(account, cumulative, proof).transact({"from": stranger})
     balance_of = rig.contract("token").functions.balanceOf
     assert balance_of(account).call() == cumulative
@@ -102,6 +107,19 @@ def test_deploying_again_finds_everything_in_place(anvil_rig: AnvilRig) -> None:
     again = deploy(rig.w3, rig.signer, plan, rig.settings.state_dir / "again.json")
     assert (again.ledger, again.distributor) == (rig.deployment.ledger, rig.deployment.distributor)
     assert rig.w3.eth.block_number == height
+
+
+def test_a_deployment_that_is_not_mined_ends_at_its_deadline(tmp_path: Path) -> None:
+    signer = open_signer(31337, None, None, None)
+    artifacts = Settings(auth_mode="development").artifacts
+    with Anvil() as node:
+        node.stop_mining()
+        plan = DeployPlan(artifacts, reward_delay_s=2, funding=0, patience_s=0.5)
+        begun = time.monotonic()
+        with pytest.raises(StartupError, match=r"cannot deploy token: .* is not mined; .* within 0\.5 s"):
+            deploy(connect(node.url), signer, plan, tmp_path / "contracts.json")
+        assert time.monotonic() - begun < _DEADLINE_OVERRUN_S
+        assert not (tmp_path / "contracts.json").exists()
 
 
 class DyingSigner:

@@ -14,18 +14,18 @@ from typing import TypeVar
 
 import grpc
 import pytest
-import settled
-from anvil import Anvil
 from openledger.attribution.v1 import attribution_pb2
 from openledger.settlement.v1 import settlement_pb2 as pb
 from openledger.settlement.v1 import settlement_pb2_grpc
 
-from servicekit import topics
+from openledger_client.channels import sync_channel
+from openledger_client.errors import from_rpc_error
+from openledger_testing import attributed_answers
+from openledger_testing.anvil import Anvil
 from servicekit.auth import DevelopmentIssuer
-from servicekit.client import sync_channel
-from servicekit.errors import from_rpc_error
+from servicekit.eventlog import topics
+from servicekit.eventlog.events import from_record, new_event, to_record
 from servicekit.eventlog.factory import open_event_log
-from servicekit.events import from_record, new_event, to_record
 
 pytestmark = pytest.mark.server
 
@@ -56,6 +56,7 @@ class RelayProcess:
             "OPENLEDGER_CHAIN_RELAY_RPC_URL": node.url,
             "OPENLEDGER_CHAIN_RELAY_CHAIN_DEPLOY": "development",
             "OPENLEDGER_CHAIN_RELAY_POLL_INTERVAL_S": "0.1",
+            "OPENLEDGER_CHAIN_RELAY_BATCH_MAX_AGE_S": "3600",  # only the test seals, however slow the machine
             "OPENLEDGER_CHAIN_RELAY_REWARD_DELAY_S": "0",
         }
 
@@ -91,7 +92,7 @@ class RelayProcess:
         log.close()
 
     def published_states(self) -> list[pb.BatchStateChanged]:
-        """What the relay told the others."""
+        """The events that the relay published."""
         log = open_event_log(f"embedded:{self.folder / 'events.db'}")
         log.ensure_topics([topics.SETTLEMENT_BATCH_V1])
         consumer = log.consumer("a test", [topics.SETTLEMENT_BATCH_V1.name])
@@ -110,7 +111,7 @@ def wait_for_waiting(stub: Stub, count: int) -> None:
 
 
 def test_events_come_in_money_goes_out_and_a_kill_loses_nothing(tmp_path: Path) -> None:
-    events = [settled.scored() for _ in range(6)]
+    events = [attributed_answers.scored() for _ in range(6)]
     with Anvil("--block-time", "1", slots_in_an_epoch=2) as node:
         relay = RelayProcess(tmp_path, node)
         with relay.running() as stub:
@@ -128,9 +129,9 @@ def test_events_come_in_money_goes_out_and_a_kill_loses_nothing(tmp_path: Path) 
             check_money(stub, [event.attribution.inference for event in events])
             check_rewards(stub)
             check_refusals(stub)
-    told = relay.published_states()
-    assert [message.batch.state for message in told] == [1, 2, 3, 4, 5]
-    assert all(message.batch.event_count == 6 for message in told)
+    published = relay.published_states()
+    assert [message.batch.state for message in published] == [1, 2, 3, 4, 5]
+    assert all(message.batch.event_count == 6 for message in published)
 
 
 def check_money(stub: Stub, inferences: list[str]) -> None:
@@ -164,7 +165,7 @@ def check_rewards(stub: Stub) -> None:
         )
 
     until(accepted)
-    proof = stub.GetRewardProof(pb.GetRewardProofRequest(address=settled.ADDRESSES["eset"]))
+    proof = stub.GetRewardProof(pb.GetRewardProofRequest(address=attributed_answers.ADDRESSES["eset"]))
     assert int(proof.cumulative) > 0
     assert proof.claimed == "0"
     assert [row.name for row in stub.ListRewardRoots(pb.ListRewardRootsRequest()).reward_roots] == [root.name]

@@ -6,17 +6,19 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import settled
-from relay_rig import FakeRig
 from sqlalchemy import select
 
-from chain_relay import store
 from chain_relay.answers import Terms, record_answer
 from chain_relay.chain import LedgerState
+from chain_relay.convert import attributed_answer
 from chain_relay.sealing import open_ledger, seal
-from chain_relay.tables import Batch, Earning, ScoredAnswer
+from chain_relay.store import answers as settled_answers
+from chain_relay.store import batches as stored_batches
+from chain_relay.store.tables import Batch, Earning, ScoredAnswer
 from identity import evm_merkle
 from identity.leaf import AttributionLeaf
+from openledger_testing import attributed_answers
+from openledger_testing.relay_rig import FakeRig
 from servicekit.database import engine as open_engine
 from servicekit.database import migrate, reading, run_in_transaction, transaction
 from servicekit.errors import FailedPrecondition, StartupError
@@ -34,12 +36,18 @@ def test_the_data_object_gives_the_root_and_the_sums(fake_rig: FakeRig) -> None:
     data = json.loads(fake_rig.objects.get_bytes(batch.data_digest))
     leaves = [
         AttributionLeaf(
-            data["chain_id"], data["ledger"], data["seq"], data["first_event"] + n,
-            event["inference"], event["model_digest"], event["report_digest"], event["record_digest"],
-            int(event["fee"]),
+            chain_id=data["chain_id"],
+            ledger=data["ledger"],
+            batch_seq=data["seq"],
+            event_index=data["first_event"] + n,
+            inference=event["inference"],
+            model_version_digest=event["model_digest"],
+            report_digest=event["report_digest"],
+            record_digest=event["record_digest"],
+            fee_paid=int(event["fee"]),
         ).hash()
         for n, event in enumerate(data["events"])
-    ]  # fmt: skip
+    ]
     assert evm_merkle.EvmMerkleTree(leaves).root == batch.root
     assert sum(int(event["fee"]) for event in data["events"]) == batch.fee_total
     payouts = sum(int(part["amount"]) for event in data["events"] for part in event["payouts"])
@@ -68,12 +76,14 @@ def test_events_are_numbered_without_gap_over_all_batches(
 def test_answers_that_arrive_while_batches_are_sealed_are_in_exactly_one(fake_rig: FakeRig) -> None:
     settings = fake_rig.settings
     terms = Terms(settings.rates, settings.split, settings.accounts)
-    events = [settled.scored() for _ in range(24)]
+    events = [attributed_answers.scored() for _ in range(24)]
 
     def arrive(part: int) -> None:
         for event in events[part::2]:
             run_in_transaction(
-                fake_rig.engine, lambda session, event=event: record_answer(session, event, terms), 50
+                fake_rig.engine,
+                lambda session, event=event: record_answer(session, attributed_answer(event), terms),
+                50,
             )
 
     with ThreadPoolExecutor(2) as threads:
@@ -110,17 +120,17 @@ def test_nothing_waiting_makes_no_batch(fake_rig: FakeRig) -> None:
 def test_an_answer_that_waits_has_no_proof_yet(fake_rig: FakeRig) -> None:
     (event,) = fake_rig.feed(1)
     with reading(fake_rig.engine) as session, pytest.raises(FailedPrecondition) as caught:
-        store.inclusion(session, event.attribution.inference)
+        settled_answers.inclusion(session, event.attribution.inference)
     assert caught.value.reason == "NOT_IN_A_BATCH"
 
 
-def test_a_new_database_goes_on_where_the_ledger_is(database_url: str) -> None:
+def test_a_new_database_continues_where_the_ledger_is(database_url: str) -> None:
     engine = open_engine(database_url)
     migrate(engine, "chain_relay")
     with transaction(engine) as session:
         open_ledger(session, 31337, "0x" + "11" * 20, LedgerState(4, 900))
         assert seal(session, None, 1) is None  # type: ignore[arg-type]
-        ledger = store.ledger(session)
+        ledger = stored_batches.ledger(session)
         assert (ledger.next_seq, ledger.next_event) == (4, 900)
 
 

@@ -48,7 +48,15 @@ def test_a_bad_key_is_named_and_not_quoted() -> None:
 
 
 def test_signing_twice_gives_the_same_bytes() -> None:
-    unsigned = Unsigned(31337, 0, "0x" + "22" * 20, b"data", 100_000, 2, 1)
+    unsigned = Unsigned(
+        chain_id=31337,
+        nonce=0,
+        to="0x" + "22" * 20,
+        data=b"data",
+        gas_limit=100_000,
+        max_fee=2,
+        priority_fee=1,
+    )
     signer = open_signer(31337, KEY, None, None)
     assert signer.sign(unsigned) == signer.sign(unsigned)
 
@@ -80,7 +88,9 @@ def test_a_wrong_checksum_is_a_typing_error_and_refused() -> None:
 def test_addresses_of_a_deployment_are_written_and_read_whole(tmp_path: Path) -> None:
     file = tmp_path / "chain" / "contracts.json"
     assert Deployment.load(file) is None
-    deployment = Deployment(31337, "0x1", "0x2", "0x3", "0x4", 5)
+    deployment = Deployment(
+        chain_id=31337, token="0x1", registry="0x2", ledger="0x3", distributor="0x4", first_block=5
+    )
     deployment.save(file)
     assert Deployment.load(file) == deployment
     file.write_text("{")
@@ -88,6 +98,6 @@ def test_addresses_of_a_deployment_are_written_and_read_whole(tmp_path: Path) ->
         Deployment.load(file)
 
 
-def test_contracts_that_were_not_built_are_named_with_the_habit(tmp_path: Path) -> None:
+def test_contracts_that_were_not_built_are_named_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="make contracts"):
         load_artifact(tmp_path, "AttributionLedger")

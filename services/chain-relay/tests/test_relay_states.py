@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from relay_rig import Rig
 from sqlalchemy import select
 
-from chain_relay import batch_states
 from chain_relay.chain import LedgerState
-from chain_relay.tables import BatchState, SignedTransaction
+from chain_relay.store import batches
+from chain_relay.store.tables import BatchState, SignedTransaction
+from openledger_testing.relay_rig import Rig
 from servicekit.database import reading
 
 
@@ -35,7 +35,7 @@ def test_a_batch_goes_from_sealed_to_final_and_each_state_has_its_time(rig: Rig)
     assert rig.on_ledger() == LedgerState(1, 7)
     assert 50_000 < rig.batch(0).gas_used < 80_000
     with reading(rig.engine) as session:
-        history = batch_states.history_of(session, 0)
+        history = batches.history(session, 0)
     assert [change.state for change in history] == list(BatchState)
     assert [change.time for change in history] == sorted(change.time for change in history)
 

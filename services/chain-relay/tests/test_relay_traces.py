@@ -1,14 +1,14 @@
-"""An answer's trace goes on to its commitment, whenever that is and whoever does it."""
+"""An answer's trace continues to its commitment, whenever that is and in any process."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from recorded import named, recording, trace_id, trace_of, traceparent
-from relay_rig import FakeRig, Rig
 
-from servicekit import telemetry
+from openledger_testing.recorded_spans import named, recording, trace_id, trace_of, traceparent
+from openledger_testing.relay_rig import FakeRig, Rig
+from servicekit.telemetry import traces as telemetry
 
 COMMITMENT = [
     "batch sealed",
@@ -41,7 +41,7 @@ def test_a_single_answer_and_its_commitment_are_one_trace(rig: FakeRig) -> None:
     with recording() as spans:
         feed(rig, asked)
         rig.relay.seal_now()
-        rig.restart()  # another process goes on: what it knows of the trace stands in the row
+        rig.restart()  # another process continues: it knows the trace from the row
         commit(rig)
         for name in ["seal batch", "seal answer", *COMMITMENT]:
             assert [trace_id(span) for span in named(spans, name)] == [trace_of(asked)], name
@@ -51,7 +51,7 @@ def test_answers_of_several_traces_meet_in_a_batch_that_links_to_each_and_each_t
     asked = [traceparent() for _ in range(3)]
     with recording() as spans, telemetry.within(traceparent()):
         feed(rig, *asked)
-        with telemetry.tracer.start_as_current_span("whoever asks for a batch"):
+        with telemetry.tracer.start_as_current_span("a client that flushes"):
             rig.relay.seal_now()
         commit(rig)
         answers = named(spans, "seal answer")

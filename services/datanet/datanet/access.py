@@ -1,4 +1,4 @@
-"""Who may do what in which Datanet, beyond what a role permits: an owner of one is nobody in another."""
+"""Who may do what in which Datanet, in addition to the permissions of roles: owning one Datanet grants nothing in another."""
 
 from __future__ import annotations
 
@@ -20,21 +20,24 @@ def check_curator(principal: Principal, datanet: Datanet, permission: str) -> No
 def check_reader(principal: Principal, datanet: Datanet, permission: str) -> None:
     """Raises PermissionDenied unless the principal owns the Datanet or has a role that reads all of them.
 
-    Records and contributors hold what is not published yet, and who is paid where.
+    Records and contributors include unpublished data and payout addresses.
     """
     if principal.name != datanet.owner and not _READERS & principal.roles:
         raise PermissionDenied(f"{permission} in {datanet.name}", principal.name)
 
 
 def check_contributor(principal: Principal, contributor: Contributor) -> None:
-    """Raises PermissionDenied unless the principal is this contributor; no role stands in for it."""
+    """Raises PermissionDenied unless the principal is this contributor; no role replaces that."""
     if principal.name != contributor.principal:
         raise PermissionDenied(f"contribute as {contributor.name}", principal.name)
 
 
 def check_withdrawer(
-    principal: Principal, datanet: Datanet, contributor: Contributor, record: StoredRecord
+    principal: Principal, datanet: Datanet, contributor: Contributor | None, record: StoredRecord
 ) -> None:
-    """Raises PermissionDenied unless the record is the principal's own, or is in a Datanet it curates."""
-    if principal.name != contributor.principal:
+    """Raises PermissionDenied unless the principal contributed the record, owns the Datanet, or is an administrator.
+
+    `contributor`: None for a damaged record that names no contributor any more.
+    """
+    if contributor is None or principal.name != contributor.principal:
         check_curator(principal, datanet, f"withdraw {record.name}")

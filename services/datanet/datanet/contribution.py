@@ -1,24 +1,35 @@
-"""From bytes to a record: the form every contribution must have before its quality is looked at.
+"""Parses a contribution's bytes into a record, and rejects malformed ones.
 
-A record is a flat JSON object of strings. Its name is the digest of its canonical JSON, so that the same
-record in another key order, spacing or Unicode normalisation is the same record.
+A record is a flat JSON object of strings. Its name is the digest of its canonical JSON, so that key order, spacing and
+Unicode normalisation make no difference.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from datanet.definition import MAX_RECORD_BYTES, Field, RecordSchema
 from identity.digest import NotCanonical, canonical_json, sha256_bytes
+from identity.folding import is_blank
+from servicekit.texts import MAX_REASON_BYTES, cut, listed
 
-VERSION = 1
+VERSION = 3
 MAX_DEPTH = 64
-"""A record is flat; anything deeper than this is not even read as JSON."""
+"""A record is flat; anything deeper than this is not parsed."""
 
-_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_MAX_FIELD_BYTES = 100
+
+MAX_MARKS = 30
+"""Combining marks in a row (UAX 15, Stream-Safe Text). Unicode normalisation sorts them in quadratic time: 64 KiB take 0.8 s."""
+
+# Possessive, and the end of a string is optional: an open string is read once to the end of the text. Otherwise each of its
+# quotes would be tried as another beginning.
+_STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BRACKETS = re.compile(r"[\[\]{}]")
 
 _KINDS: Mapping[type, str] = {
@@ -29,7 +40,7 @@ _KINDS: Mapping[type, str] = {
     list: "an array",
     dict: "an object",
 }
-_CONTROL = {chr(code) for code in range(0x20)} - set("\t\n\r") | {"\x7f"}
+_CONTROL = {chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))} - set("\t\n\r")
 
 
 @dataclass(frozen=True)
@@ -44,14 +55,22 @@ class Record:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a contribution is refused. The message never repeats a value: it may be what must not be kept."""
+    """Why a contribution is rejected. The message never repeats a value: it may be what must not be stored."""
 
     rule: str
     """Stable id, e.g. `unknown_field`, `personal_data`."""
     field: str
-    """The field that breaks it; "" for the record as a whole."""
+    """The field that breaks the rule; "" for the record as a whole."""
     message: str
-    """What was wrong and what would be right, for the contributor."""
+    """What is wrong and what would be right, for the contributor. At most MAX_REASON_BYTES: it is stored."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", cut(self.message, MAX_REASON_BYTES))
+        object.__setattr__(self, "field", cut(self.field, _MAX_FIELD_BYTES))
+
+
+class _NotText(ValueError):
+    """A key has a lone surrogate: half of a character, which UTF-8 and messages cannot carry."""
 
 
 class _Duplicate(ValueError):
@@ -61,7 +80,7 @@ class _Duplicate(ValueError):
 
 
 def parse(data: bytes, schema: RecordSchema) -> Record | Rejection:
-    """The record in `data`, or the first thing that keeps it from being one. Raises nothing."""
+    """Returns the record in `data`, or the first fault. Raises nothing."""
     if not data:
         return Rejection("empty", "", "the record is empty; it must be a JSON object")
     if len(data) > MAX_RECORD_BYTES:
@@ -76,7 +95,7 @@ def parse(data: bytes, schema: RecordSchema) -> Record | Rejection:
         content = canonical_json(value)
     except NotCanonical as error:
         return Rejection("not_text", error.path.removeprefix("$."), f"the value {error.rule}")
-    # Canonical JSON is in Unicode form C: the rules and the snapshot see exactly what the digest names.
+    # Canonical JSON is in Unicode form C: the rules and the snapshot use exactly what the digest names.
     return Record(sha256_bytes(content), content, json.loads(content))
 
 
@@ -86,11 +105,13 @@ def _object(data: bytes) -> dict[str, object] | Rejection:
     except UnicodeDecodeError as error:
         return Rejection("not_utf8", "", f"byte {error.start} is not UTF-8; it must be a UTF-8 JSON object")
     if _depth(text) > MAX_DEPTH:
-        return Rejection("not_json", "", "nested too deep; it must be a flat JSON object")
+        return Rejection("not_json", "", "nested too deeply; it must be a flat JSON object of strings")
     try:
         value = json.loads(text, object_pairs_hook=_unique)
+    except _NotText:
+        return Rejection("not_text", "", "a field's name has a lone surrogate, which UTF-8 cannot carry")
     except _Duplicate as error:
-        return Rejection("duplicate_field", error.key[:100], "the field stands twice; each may stand once")
+        return Rejection("duplicate_field", error.key[:100], "the field occurs twice; each may occur once")
     except json.JSONDecodeError as error:
         return Rejection("not_json", "", f"not JSON at character {error.pos}: {error.msg}")
     except ValueError:  # an integer of more digits than Python reads
@@ -101,8 +122,8 @@ def _object(data: bytes) -> dict[str, object] | Rejection:
 
 
 def _depth(text: str) -> int:
-    """How deep arrays and objects nest at most. json's reader recurses in C: where a library has raised the recursion
-    limit, a hostile record would end the process instead of raising."""
+    """Returns how deeply arrays and objects nest. json's parser recurses in C: if a library has raised the recursion
+    limit, a hostile record would crash the process instead of raising."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return 0
     depth = deepest = 0
@@ -116,7 +137,7 @@ def _violations(value: Mapping[str, object], schema: RecordSchema) -> Iterator[R
     known = {each.name: each for each in schema.fields}
     for name in value:
         if name not in known:
-            message = f"not a field of this Datanet; its fields are {', '.join(known)}"
+            message = f"not a field of this Datanet; its fields are {listed(known)}"
             yield Rejection("unknown_field", name[:100], message)
     for each in schema.fields:
         if each.name in value:
@@ -129,7 +150,9 @@ def _value_violations(field: Field, value: object) -> Iterator[Rejection]:
     if not isinstance(value, str):
         yield Rejection("wrong_type", field.name, f"the value is {_kind(value)}; it must be a string")
         return
-    if field.required and not value.strip():
+    if _SURROGATE.search(value):
+        yield Rejection("not_text", field.name, "the value has a lone surrogate, which UTF-8 cannot carry")
+    if field.required and is_blank(value):
         yield Rejection("empty_field", field.name, "the value is empty; a required field must have one")
     if len(value) > field.max_length:
         message = f"the value has {len(value)} characters; at most {field.max_length} are allowed"
@@ -140,14 +163,29 @@ def _value_violations(field: Field, value: object) -> Iterator[Rejection]:
             field.name,
             "of control characters only tab, line feed and return are allowed",
         )
+    if _too_many_marks(value):
+        message = f"the value has more than {MAX_MARKS} combining marks in a row"
+        yield Rejection("combining_marks", field.name, message)
     if field.allowed_values and value not in field.allowed_values:
-        shown = ", ".join(field.allowed_values[:20]) + (", ..." if len(field.allowed_values) > 20 else "")
-        yield Rejection("label_not_allowed", field.name, f"not an allowed value; allowed are {shown}")
+        yield Rejection(
+            "label_not_allowed",
+            field.name,
+            f"not an allowed value; allowed are {listed(field.allowed_values)}",
+        )
+
+
+def _too_many_marks(text: str) -> bool:
+    if text.isascii():
+        return False
+    marks = "".join("x" if unicodedata.combining(character) else " " for character in text)
+    return "x" * (MAX_MARKS + 1) in marks
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result: dict[str, object] = {}
     for key, value in pairs:
+        if _SURROGATE.search(key):
+            raise _NotText
         if key in result:
             raise _Duplicate(key)
         result[key] = value

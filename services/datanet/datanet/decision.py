@@ -1,4 +1,4 @@
-"""What becomes of a batch of judged contributions, given what is there already. Pure: no database, no clock."""
+"""Decides what happens to a batch of judged contributions, given the stored records. Pure: no database, no clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datanet.entities import Contributor, RecordState, StoredRecord
 from datanet.quality import CONTRIBUTOR_CAP, EXACT_DUPLICATE, REVIEW, Verdict
 from identity.digest import digest_hex, sha256_bytes
 
-# Their answer depends on what else is there, so a retry asks again. Any other rule says the same every time.
+# The outcome of these rules depends on other records, so a retry applies them again. All others always agree.
 _PROVISIONAL = frozenset({CONTRIBUTOR_CAP, EXACT_DUPLICATE})
 
 
@@ -25,38 +25,38 @@ class Judged:
 
     @property
     def digest(self) -> str:
-        """The record's digest; that of the bytes where they are no record."""
+        """The record's digest, or that of the bytes if they are not a record."""
         record = self.verdict.record
         return record.digest if record else sha256_bytes(self.data)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
-    """The answer to one contribution."""
+    """The result of one contribution."""
 
     name: str
     """The record's resource name."""
     digest: str
-    """"" where the bytes are no record."""
+    """"" if the bytes are not a record."""
     state: RecordState
     rule: str = ""
     field: str = ""
     reason: str = ""
     already_present: bool = False
-    """The same contributor had sent the same record before; nothing changed."""
+    """The contributor sent the same record before; nothing changed."""
 
 
 @dataclass
 class Decision:
-    """What to answer and what to write, in the order of the batch."""
+    """What to return and what to write, in the order of the batch."""
 
     results: list[Result] = field(default_factory=list)
     added: list[StoredRecord] = field(default_factory=list)
     replaced: list[StoredRecord] = field(default_factory=list)
-    """Earlier rejections that no longer hold; their rows go when the new ones come."""
+    """Earlier rejections that no longer apply; the new rows replace them."""
 
     def change(self, state: RecordState) -> int:
-        """By how much the contributor's records in this state become more."""
+        """Returns by how much the number of the contributor's records in this state changes."""
         more = sum(each.state is state for each in self.added)
         return more - sum(each.state is state for each in self.replaced)
 
@@ -64,18 +64,19 @@ class Decision:
 def decide(
     batch: Iterable[Judged],
     existing: Collection[StoredRecord],
+    *,
     datanet: Datanet,
     contributor: Contributor,
     now: datetime,
 ) -> Decision:
-    """Decides a batch of one contributor.
+    """Returns the decision about a batch of one contributor.
 
     Args:
-        batch: the contributions, in the order they came.
-        existing: every row that has one of their digests, of any contributor.
+        batch: the contributions, in order of arrival.
+        existing: every row with one of their digests, of any contributor.
         datanet: for its policy.
-        contributor: with the counts as they are before the batch.
-        now: the time that new rows get.
+        contributor: with the counts before the batch.
+        now: the time of new rows.
     """
     decision = Decision()
     own = {row.digest: row for row in existing if row.contributor == contributor.name}
@@ -87,13 +88,13 @@ def decide(
         if before is not None and before.rule not in _PROVISIONAL:
             decision.results.append(_result(before, judged, already_present=True))
             continue
-        rejection = judged.verdict.rejection or _standing(judged, holders, free, datanet)
+        rejection = judged.verdict.rejection or _check_stored(judged, holders, free, datanet)
         row = _row(judged, rejection, datanet, contributor, now)
-        if before is not None and rejection is not None:  # still refused, if only by another rule
+        if before is not None and rejection is not None:  # still rejected, even if by another rule
             decision.results.append(_result(before, judged, already_present=True))
             continue
         if before is not None:
-            _forget(decision, before)
+            _replace(decision, before)
         decision.added.append(row)
         decision.results.append(_result(row, judged, already_present=False))
         own[row.digest] = row
@@ -103,18 +104,18 @@ def decide(
     return decision
 
 
-def _standing(
+def _check_stored(
     judged: Judged, holders: dict[str, StoredRecord], free: float, datanet: Datanet
 ) -> Rejection | None:
-    """The rules that depend on what is there already."""
+    """Applies the rules that depend on the stored records."""
     if judged.digest in holders:
-        message = (
-            f"another contributor's record is the same: {datanet.name}/records/{digest_hex(judged.digest)}"
-        )
+        message = f"another contributor has sent the same record: {datanet.name}/records/{digest_hex(judged.digest)}"
         return Rejection(EXACT_DUPLICATE, "", message)
     if free < 1:
         cap = datanet.policy.max_records_per_contributor
-        return Rejection(CONTRIBUTOR_CAP, "", f"{cap} records of this contributor are kept; that is the most")
+        return Rejection(
+            CONTRIBUTOR_CAP, "", f"this contributor has {cap} records; the Datanet allows at most {cap}"
+        )
     return None
 
 
@@ -133,16 +134,17 @@ def _row(
         contributor=contributor.name,
         state=state,
         rule=rejection.rule if rejection else "",
-        # The name of an unknown field is the contributor's own words, and may be what must not be kept.
+        # The name of an unknown field is the contributor's text, and may be what must not be stored.
         field=rejection.field if rejection and known else "",
         reason=rejection.message if rejection else "",
-        content=verdict.record.content if verdict.record and verdict.keep_content else b"",
+        # Nobody decides about a refused text again: its contributor has it, and no name would lead to it for its erasure.
+        content=verdict.record.content if verdict.record and rejection is None else b"",
         create_time=now,
     )
 
 
-def _forget(decision: Decision, row: StoredRecord) -> None:
-    if row in decision.added:  # rejected earlier in this very batch: it was never written
+def _replace(decision: Decision, row: StoredRecord) -> None:
+    if row in decision.added:  # rejected earlier in this batch: not written yet
         decision.added.remove(row)
     else:
         decision.replaced.append(row)

@@ -1,4 +1,4 @@
-"""What a Datanet holds: its contributors, their records, its sealed snapshots."""
+"""What a Datanet contains: contributors, their records, sealed snapshots."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from identity.digest import digest_hex
 
 
 class RecordState(IntEnum):
-    """Where a record stands. The numbers are those of the API's enum.
+    """State of a record. The numbers are those of the API's enum.
 
     PENDING -> ACCEPTED or REJECTED by a person; ACCEPTED -> REJECTED by a person; REJECTED by a person -> ACCEPTED;
-    any of these but a rule's REJECTED -> WITHDRAWN, which is final.
+    any of these except REJECTED by a rule -> WITHDRAWN, which is final.
     """
 
     PENDING = 1
@@ -23,9 +23,9 @@ class RecordState(IntEnum):
     WITHDRAWN = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Contributor:
-    """Who contributes: a principal, an address to pay, consent to a licence."""
+    """A contributor: a principal, a payout address, consent to a licence."""
 
     name: str
     """`datanets/{datanet}/contributors/{contributor}`."""
@@ -40,26 +40,26 @@ class Contributor:
     rejected_count: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StoredRecord:
-    """A contribution as it is kept."""
+    """A contribution as it is stored."""
 
     datanet: str
     """Resource name."""
     digest: str
-    """Of the canonical JSON; of the bytes as they came where they are no record."""
+    """Of the canonical JSON; of the bytes as sent if they are not a record."""
     contributor: str
     """Resource name."""
     state: RecordState
     rule: str
-    """The rule that rejected it; "" when none did."""
+    """The rule that rejected it; `withdrawn` if its contributor withdrew it; "" otherwise."""
     field: str
     reason: str
     content: bytes
-    """Canonical JSON; empty where it is not kept."""
+    """Canonical JSON; empty where it is not stored, or not part of the view."""
     create_time: datetime
     order: int = 0
-    """Place in the Datanet's order of arrival; set by the store."""
+    """Position in the Datanet's order of arrival; set by the store."""
 
     @property
     def name(self) -> str:
@@ -67,7 +67,11 @@ class StoredRecord:
         return f"{self.datanet}/records/{digest_hex(self.digest)}"
 
 
-@dataclass(frozen=True)
+MAX_SHOWN_CONTRIBUTORS = 1000
+"""Contributors that a snapshot shows. A Datanet may have 100,000, which fit neither into a message nor into an event."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """A sealed set of records, with its number."""
 
@@ -82,11 +86,26 @@ class Snapshot:
     near_duplicate_cluster_count: int
     splits: tuple[Count, ...]
     contributors: tuple[Count, ...]
+    """At most MAX_SHOWN_CONTRIBUTORS, by name: those with the most records. The manifest has all."""
+    contributor_count: int
     rejected: tuple[tuple[str, int], ...]
     """(rule, records) by rule."""
     seal_time: datetime
+    read_time: datetime | None
+    """When its records were read; None in snapshots of earlier releases."""
 
     @property
     def name(self) -> str:
         """`datanets/{datanet}/snapshots/{number}`."""
         return f"{self.datanet}/snapshots/{self.number}"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One record as the client sent it."""
+
+    contributor: str
+    """Resource name; "" means the contributor of the previous record."""
+    sequence: int
+    """The client's number of this record."""
+    content: bytes

@@ -1,4 +1,4 @@
-"""A snapshot's manifest: all a stranger needs to recheck a snapshot and to pay its contributors."""
+"""A snapshot's manifest: everything that anyone needs to verify a snapshot and to pay its contributors."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from datanet.snapshot import Count, Sealed, SplitRule
 from identity.digest import canonical_json
 
 FORMAT = "openledger.snapshot/1"
-"""The first thing a reader checks."""
+"""Format identifier; readers check it first."""
 
 
 def manifest(
     sealed: Sealed,
+    *,
     datanet: Datanet,
     number: int,
     rule: SplitRule,
     contributors: Iterable[Contributor],
     rejected: Mapping[str, int],
 ) -> bytes:
-    """The manifest object: canonical JSON without a time of its own.
+    """Returns the manifest object: canonical JSON without a time of its own.
 
-    Whoever seals the same records under the same number gets the same digest. `rejected` counts by rule.
+    Sealing the same records with the same number gives the same digest. `rejected` counts records by rule.
     """
     counts = {count.name: count for count in sealed.contributors}
     return canonical_json(

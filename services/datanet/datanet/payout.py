@@ -1,4 +1,4 @@
-"""EVM addresses that rewards go to, with the checksum that catches a mistyped one."""
+"""Checks the EVM addresses that receive rewards, with the checksum that detects typing errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
 def checksum(address: str) -> str:
-    """The EIP-55 spelling of an address (0x and 40 hex digits): a hash of it decides each letter's case."""
+    """Returns the EIP-55 form of an address (0x and 40 hex digits), in which a hash decides each letter's case."""
     digits = address[2:].lower()
     hashed = keccak(digits.encode()).hex()
     return "0x" + "".join(
@@ -28,7 +28,9 @@ def check_address(field: str, address: str) -> None:
     if not _ADDRESS.fullmatch(address):
         raise InvalidArgument(field, "evm_address", "must be 0x and 40 hex digits", address)
     if address != checksum(address):
-        message = f"has a wrong EIP-55 checksum: mistyped, or else spelt {checksum(address)}"
+        message = f"has a wrong EIP-55 checksum: it has a typing error, or should be {checksum(address)}"
         raise InvalidArgument(field, "eip55_checksum", message, address)
     if int(address, 16) == 0:
-        raise InvalidArgument(field, "zero_address", "no one can claim from the zero address", address)
+        raise InvalidArgument(
+            field, "zero_address", "must not be the zero address: rewards there cannot be claimed", address
+        )

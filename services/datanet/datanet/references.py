@@ -1,4 +1,4 @@
-"""Which stored objects this service needs: what garbage collection must never take (`servicekit.references`)."""
+"""The stored objects that this service needs: garbage collection must never delete them (`servicekit.objects.references`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datanet.store.tables import DatanetRow, SnapshotRow
 
 
 def references(session: Session) -> Iterator[str]:
-    """Snapshots' manifests and records, and the items that contributions are checked against."""
+    """Yields the digests of snapshots' manifests and records, and of evaluation items that contributions are checked against."""
     for snapshot in session.execute(select(SnapshotRow.manifest_digest, SnapshotRow.records_digest)):
         yield from snapshot
     for policy in session.scalars(select(DatanetRow.policy)):

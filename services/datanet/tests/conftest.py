@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,23 +15,32 @@ import pytest
 from openledger.datanet.v1 import datanet_pb2 as pb
 from openledger.datanet.v1.datanet_pb2_grpc import DatanetServiceStub
 
-from datanet.__main__ import build
 from datanet.definition import Datanet, Field, QualityPolicy, RecordSchema
+from datanet.payout import checksum
+from datanet.service import build
 from datanet.settings import DatanetSettings
-from servicekit.client import sync_channel
-from servicekit.errors import DomainError, from_rpc_error
+from openledger_client import sealing
+from openledger_client.channels import sync_channel
+from openledger_client.errors import OpenLedgerError, from_rpc_error
+from servicekit.objects import ObjectStore
 from servicekit.server import Service
-from servicekit.testing import DATABASE_KINDS, Databases, running, token
+from servicekit.testing.services import DATABASE_KINDS, Databases, running, token
 
 TACTICS = ("discovery", "execution", "persistence")
 LICENCE = "CC-BY-4.0"
 PAYOUT = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 
+
+def payout(name: str) -> str:
+    """An address of a contributor's own; alice's has a known checksum."""
+    return PAYOUT if name == "alice" else checksum("0x" + sha256(name.encode()).hexdigest()[:40])
+
+
 SCHEMA = RecordSchema(
     fields=(
-        Field("text", required=True, max_length=4000),
-        Field("tactic", required=True, allowed_values=TACTICS),
-        Field("source", max_length=200),
+        Field(name="text", required=True, max_length=4000),
+        Field(name="tactic", required=True, allowed_values=TACTICS),
+        Field(name="source", max_length=200),
     ),
     prompt_template="Report: {text}\nTactic:",
     completion_template=" {tactic}",
@@ -39,7 +50,13 @@ SCHEMA = RecordSchema(
 @pytest.fixture(scope="session")
 def datanet() -> Datanet:
     """A Datanet of labelled texts."""
-    return Datanet("datanets/threat-intel", "owner", LICENCE, SCHEMA, QualityPolicy())
+    return Datanet(
+        name="datanets/threat-intel",
+        owner="owner",
+        licence=LICENCE,
+        schema=SCHEMA,
+        policy=QualityPolicy(contamination_check=False),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -82,16 +99,19 @@ class World:
 class Net:
     """One Datanet in a world, its owner, and two contributors."""
 
-    def __init__(self, world: World, policy: pb.QualityPolicy | None = None) -> None:
+    def __init__(self, world: World, policy: pb.QualityPolicy | None = None, id_: str = "") -> None:
         self.world = world
-        self.id = f"net-{uuid4().hex[:12]}"
+        self.id = id_ or f"net-{uuid4().hex[:12]}"
         self.name = f"datanets/{self.id}"
         self.owner = world.client(f"{self.id}-owner", "curator")
         self.definition = definition(policy)
         self.made = self.owner.CreateDatanet(
             pb.CreateDatanetRequest(datanet_id=self.id, datanet=self.definition, request_id="create")
         )
-        self.alice, self.bob = self.register("alice"), self.register("bob")
+        if id_:  # an earlier service on the same state folder registered them
+            self.alice, self.bob = f"{self.name}/contributors/alice", f"{self.name}/contributors/bob"
+        else:
+            self.alice, self.bob = self.register("alice"), self.register("bob")
 
     def register(self, contributor: str) -> str:
         """Registers a contributor whose principal is `<datanet>-<contributor>`; returns its resource name."""
@@ -103,7 +123,10 @@ class Net:
     def contributor(self, name: str) -> pb.Contributor:
         """A contributor's content."""
         return pb.Contributor(
-            principal=f"{self.id}-{name}", display_name=name, payout_address=PAYOUT, consent_licence=LICENCE
+            principal=f"{self.id}-{name}",
+            display_name=name,
+            payout_address=payout(name),
+            consent_licence=LICENCE,
         )
 
     def client(self, contributor: str) -> Any:
@@ -120,8 +143,16 @@ class Net:
 
     def seal(self, **more: Any) -> pb.Snapshot:
         """Seals as the owner."""
-        sealed: pb.Snapshot = self.owner.SealSnapshot(pb.SealSnapshotRequest(parent=self.name, **more))
-        return sealed
+        return sealing.seal(self.owner, pb.SealSnapshotRequest(parent=self.name, **more))
+
+
+def unchecked(policy: pb.QualityPolicy | None) -> pb.QualityPolicy:
+    """A policy that checks for evaluation items only where it names them: these services have none."""
+    made = pb.QualityPolicy()
+    made.CopyFrom(policy or made)
+    if not made.gate_items_digest and not made.contamination_check:
+        made.contamination_check = pb.CONTAMINATION_CHECK_OFF
+    return made
 
 
 def definition(policy: pb.QualityPolicy | None = None) -> pb.Datanet:
@@ -138,7 +169,7 @@ def definition(policy: pb.QualityPolicy | None = None) -> pb.Datanet:
             prompt_template="Report: {text}\nTactic:",
             completion_template=" {tactic}",
         ),
-        policy=policy,
+        policy=unchecked(policy),
     )
 
 
@@ -159,12 +190,13 @@ def world(shared_database_url: str, tmp_path_factory: pytest.TempPathFactory) ->
         world.close()
 
 
-def started(state_dir: Path, database_url: str = "") -> Service:
+def started(state_dir: Path, database_url: str = "", gate_items_digest: str = "") -> Service:
     """A service with development tokens, built and not yet run."""
     return build(
         DatanetSettings(
             state_dir=state_dir,
             database_url=database_url,
+            gate_items_digest=gate_items_digest,
             auth_mode="development",
             grace_s=1,
             log_format="text",
@@ -185,7 +217,44 @@ def make_net(world: World) -> Callable[[pb.QualityPolicy], Net]:
 
 
 @pytest.fixture
-def refusal() -> Callable[..., DomainError]:
+def gated_world(tmp_path: Path) -> Iterator[World]:
+    """A service of its own whose setting names evaluation items: one, of 20 words."""
+    item = json.dumps({"suite": "hellaswag", "id": "1", "text": " ".join(f"word{n}" for n in range(20))})
+    digest = ObjectStore(str(tmp_path / "objects")).put_bytes(item.encode())
+    with running(started(tmp_path, gate_items_digest=digest)) as service:
+        world = World(service)
+        yield world
+        world.close()
+
+
+@pytest.fixture
+def own_net(tmp_path: Path) -> Iterator[Net]:
+    """A Datanet in a service of its own, on SQLite, whose state folder is `tmp_path`."""
+    with running(started(tmp_path)) as service:
+        world = World(service)
+        yield Net(world)
+        world.close()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Callable[[], AbstractContextManager[Net]]:
+    """Starts a service on `tmp_path`, with one Datanet, which is there again when it is started again."""
+    names: list[str] = []
+
+    @contextmanager
+    def serving() -> Iterator[Net]:
+        with running(started(tmp_path)) as service:
+            world = World(service)
+            net = Net(world, id_=names[0] if names else "")
+            names.append(net.id)
+            yield net
+            world.close()
+
+    return serving
+
+
+@pytest.fixture
+def refusal() -> Callable[..., OpenLedgerError]:
     """The error that a call is refused with."""
 
     def run(call: Callable[..., Any], request: Any) -> None:
@@ -193,7 +262,7 @@ def refusal() -> Callable[..., DomainError]:
         if isinstance(answer, grpc.Call):
             list(answer)
 
-    def refused(call: Callable[..., Any], request: Any) -> DomainError:
+    def refused(call: Callable[..., Any], request: Any) -> OpenLedgerError:
         with pytest.raises(grpc.RpcError) as raised:
             run(call, request)
         return from_rpc_error(raised.value)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from openledger.datanet.v1 import datanet_pb2 as pb
 
-from servicekit.errors import AlreadyExists, DomainError, InvalidArgument, PermissionDenied
+from openledger_client.errors import AlreadyExists, InvalidArgument, OpenLedgerError, PermissionDenied
 
 Encode = Callable[..., bytes]
-Refusal = Callable[..., DomainError]
+Refusal = Callable[..., OpenLedgerError]
 
 TEXT = "The group lists the processes of this host and waits."
 
@@ -38,7 +38,9 @@ def test_an_export_is_for_the_owner_and_the_roles_that_read_all(
         assert list(net.world.client(principal, role).DownloadSnapshot(request))
 
 
-def test_a_snapshot_and_a_datanet_are_seen_by_all_who_may_look(net: Any, sealed: pb.Snapshot) -> None:
+def test_a_snapshot_and_a_datanet_are_visible_to_every_role_with_permission(
+    net: Any, sealed: pb.Snapshot
+) -> None:
     for role in ("contributor", "builder", "approver", "auditor"):
         stranger = net.world.client("stranger", role)
         assert stranger.GetSnapshot(pb.GetSnapshotRequest(name=sealed.name)).root == sealed.root
@@ -62,7 +64,8 @@ def test_a_request_id_is_its_principals_and_of_one_content(
     other = pb.SealSnapshotRequest(parent=net.name, request_id="seal", held_out_fraction=0.5)
     assert isinstance(refusal(net.owner.SealSnapshot, other), AlreadyExists)
     admin = net.world.client("root", "admin")
-    assert admin.SealSnapshot(pb.SealSnapshotRequest(parent=net.name, request_id="seal")).name != sealed.name
+    request = pb.SealSnapshotRequest(parent=net.name, request_id="seal")
+    assert admin.SealSnapshot(request).name != net.owner.SealSnapshot(request).name
 
 
 def test_a_late_repeat_of_a_review_does_not_undo_a_newer_one(
@@ -82,7 +85,7 @@ def test_a_late_repeat_of_a_review_does_not_undo_a_newer_one(
     assert isinstance(refusal(net.owner.ReviewRecord, reused), AlreadyExists)
 
 
-def test_a_state_that_does_not_exist_is_refused_and_not_looked_for(net: Any, refusal: Refusal) -> None:
+def test_a_state_that_does_not_exist_is_refused_without_a_query(net: Any, refusal: Refusal) -> None:
     """Found by `make fuzz`, seed 4711: it was an internal error."""
     for state in (99, 2**31 - 1, -1):
         request = pb.ListRecordsRequest(parent=net.name, state=state, contributor=net.alice)  # type: ignore[arg-type]

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datanet.contribution import Record, Rejection, parse
-from datanet.definition import Datanet
+from datanet.definition import Datanet, Field, RecordSchema
 from identity.digest import digest_json
+from servicekit.texts import MAX_REASON_BYTES
 
 Encode = Callable[..., bytes]
 
@@ -58,6 +59,12 @@ def test_unicode_spellings_of_one_text_are_one_record(datanet: Datanet, encode: 
         (b'{"text": "' + b"a" * 4001 + b'", "tactic": "discovery"}', "too_long", "text"),
         (b'{"text": "a\\u0000b", "tactic": "discovery"}', "control_character", "text"),
         (b'{"text": "a\\ud800b", "tactic": "discovery"}', "not_text", "text"),
+        (b'{"\\ud800": "x"}', "not_text", ""),
+        (b'{"\\ud800": 1, "\\ud800": 2}', "not_text", ""),
+        (b'{"text": {"a": {"\\udfff": "b"}}, "tactic": "discovery"}', "not_text", ""),
+        (b'{"text": ["\\ud800"], "tactic": "discovery"}', "wrong_type", "text"),
+        (b'{"text": "a", "tactic": "\\ud800"}', "not_text", "tactic"),
+        (b'{"text": "a' + b"\\u0301" * 31 + b'", "tactic": "discovery"}', "combining_marks", "text"),
         (b'{"text": "a b c d", "tactic": "magic"}', "label_not_allowed", "tactic"),
     ],
 )
@@ -128,3 +135,16 @@ def _mangle(data: bytes, generator: random.Random) -> bytes:
             return data[:place] + generator.randbytes(3) + data[place:]
         case _:
             return data
+
+
+def test_a_reason_does_not_grow_with_what_it_quotes(datanet: Datanet) -> None:
+    """20 allowed values of 190 kB were in the reason of each refused record of a few bytes."""
+    large = tuple(f"{number}" + "\U0001f600" * 1000 for number in range(1000))
+    schema = RecordSchema((Field(name="label", required=True, allowed_values=large),), "{label}", " {label}")
+    refused = parse(b'{"label": "other"}', schema)
+    assert isinstance(refused, Rejection)
+    assert len(refused.message.encode()) <= MAX_REASON_BYTES
+    many = RecordSchema(tuple(Field(name=f"{'f' * 60}{n}") for n in range(32)), "{f}", " {f}")
+    refused = parse(b'{"other": "x"}', many)
+    assert isinstance(refused, Rejection)
+    assert len(refused.message.encode()) <= MAX_REASON_BYTES

@@ -35,16 +35,20 @@ class Kept:
 
     def take(self, contributor: str, batch: Sequence[bytes]) -> list[Result]:
         """Decides and keeps a batch."""
-        who = Contributor(contributor, "p", "", "", "x", NOW)
-        who = replace(
-            who,
+        who = Contributor(
+            name=contributor,
+            principal="p",
+            display_name="",
+            payout_address="",
+            consent_licence="x",
+            consent_time=NOW,
             accepted_count=self.count(contributor, RecordState.ACCEPTED),
             pending_count=self.count(contributor, RecordState.PENDING),
         )
         judged = [Judged(data, _verdict(data)) for data in batch]
         digests = {each.digest for each in judged}
         existing = [row for row in self.rows if row.digest in digests]
-        decision = decide(judged, existing, self._datanet, who, NOW)
+        decision = decide(judged, existing, datanet=self._datanet, contributor=who, now=NOW)
         before = self.count(contributor, RecordState.ACCEPTED)
         self.rows = [row for row in self.rows if row not in decision.replaced]
         for row in decision.added:
@@ -55,13 +59,13 @@ class Kept:
 
 
 def _verdict(data: bytes) -> Verdict:
-    """Bytes that begin with `x` are no record, with `r` are rubbish, and are fine otherwise."""
+    """Bytes that begin with `x` are no record, with `r` are of low quality, and are fine otherwise."""
     if data.startswith(b"x"):
-        return Verdict(None, Rejection("not_json", "", "not JSON"), keep_content=False)
+        return Verdict(None, Rejection("not_json", "", "not JSON"))
     record = Record(sha256_bytes(data), data, {})
     if data.startswith(b"r"):
-        return Verdict(record, Rejection("rubbish", "", "rubbish"), keep_content=False)
-    return Verdict(record, None, keep_content=True)
+        return Verdict(record, Rejection("low_quality", "", "low quality"))
+    return Verdict(record, None)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from datanet.definition import Datanet, Field, QualityPolicy, RecordSchema, places
+from datanet.definition import Datanet, Field, QualityPolicy, RecordSchema, template_fields
 from servicekit.errors import InvalidArgument
 
 
@@ -20,14 +20,14 @@ def test_a_whole_datanet_is_valid_and_survives_storage(datanet: Datanet) -> None
 @pytest.mark.parametrize(
     ("prompt", "wrong"),
     [
-        ("no place at all", "at least one"),
+        ("no placeholder", "at least one"),
         ("{text} {colour}", "{colour} is not a field"),
         ("{text} {source}", "{source} must be a required field"),
-        ("{text", "must hold plain"),
-        ("{text.__class__}", "must hold plain"),
-        ("{text!r}", "must hold plain"),
-        ("{text:>9}", "must hold plain"),
-        ("{}", "must hold plain"),
+        ("{text", "must contain only plain"),
+        ("{text.__class__}", "must contain only plain"),
+        ("{text!r}", "must contain only plain"),
+        ("{text:>9}", "must contain only plain"),
+        ("{}", "must contain only plain"),
     ],
 )
 def test_a_template_must_fill_from_required_fields(datanet: Datanet, prompt: str, wrong: str) -> None:
@@ -38,7 +38,7 @@ def test_a_template_must_fill_from_required_fields(datanet: Datanet, prompt: str
 
 
 def test_a_field_declared_twice_is_refused(datanet: Datanet) -> None:
-    schema = replace(datanet.schema, fields=(*datanet.schema.fields, Field("text")))
+    schema = replace(datanet.schema, fields=(*datanet.schema.fields, Field(name="text")))
     with pytest.raises(InvalidArgument, match="declared once"):
         replace(datanet, schema=schema).validate()
 
@@ -48,5 +48,5 @@ def test_a_datanet_without_a_licence_is_refused(datanet: Datanet) -> None:
         replace(datanet, licence="").validate()
 
 
-def test_places_are_in_order_and_braces_can_be_escaped() -> None:
-    assert places("{{json}} {b} {a} {b}") == ["b", "a"]
+def test_template_fields_are_in_order_and_braces_can_be_escaped() -> None:
+    assert template_fields("{{json}} {b} {a} {b}") == ["b", "a"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,16 +17,38 @@ from hypothesis import strategies as st
 from datanet import manifest
 from datanet.definition import Datanet
 from datanet.entities import Contributor
-from datanet.snapshot import CONTROL, HELD_OUT, TRAIN, AcceptedRecord, SplitRule, seal
+from datanet.seal_steps import seal as seal_in
+from datanet.snapshot import CONTROL, HELD_OUT, TRAIN, AcceptedRecord, Sealed, SplitRule
 from identity.digest import canonical_json, sha256_bytes
 from identity.snapshot import read_lines, root
 from servicekit.errors import InvalidArgument
+from servicekit.objects import ObjectStore
 
 pytestmark = pytest.mark.slow
 
 RULE = SplitRule("salt", 0.3, 0.2)
 _TEXT = "the group used a loader to run tasks on hosts and sent files over web mail at night by hand"
 _WORDS = _TEXT.split()
+
+
+@dataclass(frozen=True)
+class Made:
+    """A sealed set and the bytes of its records object."""
+
+    sealed: Sealed
+    data: bytes
+
+
+def seal(made: Iterable[AcceptedRecord], datanet: Datanet, rule: SplitRule) -> Made:
+    """Seals records, which may be in any order, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        objects = ObjectStore(Path(folder) / "objects")
+        ordered = sorted(made, key=lambda record: record.order)
+        sealed = seal_in(
+            lambda: ordered, datanet, rule, folder=Path(folder), objects=objects, progress=lambda *_: None
+        )
+        assert sealed is not None
+        return Made(sealed, objects.get_bytes(sealed.records_digest))
 
 
 def records(count: int, seed: int = 0, copies: bool = True) -> list[AcceptedRecord]:
@@ -63,8 +88,9 @@ def test_no_cluster_stands_in_two_splits(datanet: Datanet, count: int, seed: int
 
 def test_counts_are_those_of_the_lines(datanet: Datanet) -> None:
     made = records(300)
-    sealed = seal(made, datanet, RULE)
-    lines = list(read_lines(sealed.data))
+    made_set = seal(made, datanet, RULE)
+    sealed = made_set.sealed
+    lines = list(read_lines(made_set.data))
     assert sealed.record_count == len(lines) == 300
     assert sealed.cluster_count == len({line.cluster for line in lines}) == 200
     assert sealed.near_duplicate_cluster_count == 100
@@ -78,14 +104,16 @@ def test_counts_are_those_of_the_lines(datanet: Datanet) -> None:
 def test_a_copy_stays_and_its_cluster_belongs_to_the_earliest(datanet: Datanet) -> None:
     made = records(3)
     copied = [replace(made[1], contributor="original"), replace(made[2], contributor="copier"), made[0]]
-    sealed = seal(copied, datanet, RULE)
+    made_set = seal(copied, datanet, RULE)
+    sealed = made_set.sealed
     by_name = {count.name: count for count in sealed.contributors}
     assert (by_name["copier"].records, by_name["copier"].clusters) == (1, 0)
     assert (by_name["original"].records, by_name["original"].clusters) == (1, 1)
 
 
 def test_splits_have_the_fractions_asked_for(datanet: Datanet) -> None:
-    sealed = seal(records(3000, copies=False), datanet, RULE)
+    made_set = seal(records(3000, copies=False), datanet, RULE)
+    sealed = made_set.sealed
     shares = {count.name: count.clusters / sealed.cluster_count for count in sealed.splits}
     # Four standard deviations of a binomial share at this size are 0.037.
     assert shares[HELD_OUT] == pytest.approx(0.3, abs=0.037)
@@ -101,12 +129,15 @@ def test_a_cluster_keeps_its_split_when_records_are_added(datanet: Datanet) -> N
 
 def test_another_salt_deals_otherwise(datanet: Datanet) -> None:
     made = records(100)
-    assert seal(made, datanet, RULE).root != seal(made, datanet, replace(RULE, salt="pepper")).root
+    assert (
+        seal(made, datanet, RULE).sealed.root != seal(made, datanet, replace(RULE, salt="pepper")).sealed.root
+    )
 
 
 def test_the_root_of_a_known_set_is_pinned(datanet: Datanet) -> None:
-    sealed = seal(records(10), datanet, RULE)
-    assert sealed.root == root(sealed.data)
+    made_set = seal(records(10), datanet, RULE)
+    sealed = made_set.sealed
+    assert sealed.root == root(made_set.data)
     assert sealed.root == "sha256:39a4988b4e441acb52558c3d10c86b0bfcee1fd0be2eded8dc1eacbbf106e9fb"
 
 
@@ -117,9 +148,12 @@ def test_fractions_that_leave_nothing_to_train_on_are_refused(held_out: float, c
 
 
 def test_the_manifest_names_all_that_a_stranger_needs(datanet: Datanet) -> None:
-    sealed = seal(records(30), datanet, RULE)
+    made_set = seal(records(30), datanet, RULE)
+    sealed = made_set.sealed
     contributors = [_contributor(f"c{number}") for number in range(4)]
-    data = manifest.manifest(sealed, datanet, 3, RULE, contributors, {"rubbish": 2})
+    data = manifest.manifest(
+        sealed, datanet=datanet, number=3, rule=RULE, contributors=contributors, rejected={"low_quality": 2}
+    )
     value = json.loads(data)
     assert data == canonical_json(value)
     assert (value["number"], value["root"], value["records_digest"]) == (
@@ -131,23 +165,56 @@ def test_the_manifest_names_all_that_a_stranger_needs(datanet: Datanet) -> None:
     assert value["contributors"][0]["payout_address"] == "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
     assert value["schema"]["prompt_template"] == "Report: {text}\nTactic:"
     assert value["split"] == {"salt": "salt", "held_out_fraction": 0.3, "control_fraction": 0.2}
-    assert value["rejected"] == [{"rule": "rubbish", "record_count": 2}]
+    assert value["rejected"] == [{"rule": "low_quality", "record_count": 2}]
 
 
 def test_clusters_are_those_of_the_text_alone(datanet: Datanet) -> None:
-    """Two records with one text and two labels are near-duplicates: they must not stand in two splits."""
+    """Two records with one text and two labels are near-duplicates: they must not be in two splits."""
     contents = [
         canonical_json({"text": " ".join(_WORDS), "tactic": tactic}) for tactic in ("discovery", "execution")
     ]
     made = [
         AcceptedRecord(sha256_bytes(content), order, "c", content) for order, content in enumerate(contents)
     ]
-    assert seal(made, datanet, RULE).cluster_count == 1
+    assert seal(made, datanet, RULE).sealed.cluster_count == 1
 
 
 def _contributor(contributor: str) -> Contributor:
     name = f"datanets/threat-intel/contributors/{contributor}"
     address = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
     return Contributor(
-        name, contributor, contributor.upper(), address, "CC-BY-4.0", datetime(2026, 1, 1, tzinfo=UTC)
+        name=name,
+        principal=contributor,
+        display_name=contributor.upper(),
+        payout_address=address,
+        consent_licence="CC-BY-4.0",
+        consent_time=datetime(2026, 1, 1, tzinfo=UTC),
     )
+
+
+@pytest.mark.parametrize("step", ["copy", "sketch", "cluster", "write"])
+def test_a_sealing_that_was_killed_continues_with_the_records_it_began_with(
+    datanet: Datanet, tmp_path: Path, step: str
+) -> None:
+    objects = ObjectStore(tmp_path / "objects")
+    folder = tmp_path / "work"
+    folder.mkdir()
+    seen: list[str] = []
+
+    class Killed(Exception):
+        pass
+
+    def attempt(made: list[AcceptedRecord], end_in: str) -> Sealed | None:
+        def progress(at: str, done: int, total: int) -> None:
+            seen.append(at)
+            if at == end_in:
+                raise Killed
+
+        return seal_in(lambda: made, datanet, RULE, folder=folder, objects=objects, progress=progress)
+
+    with pytest.raises(Killed):
+        attempt(records(30), step)
+    seen.clear()
+    sealed = attempt(records(30) if step == "copy" else records(10), "")
+    assert sealed == seal(records(30), datanet, RULE).sealed
+    assert seen[0] == step

@@ -27,16 +27,16 @@ from sqlalchemy.exc import DBAPIError
 
 from datanet.definition import Datanet
 from datanet.entities import Contributor
-from datanet.gate import GateItemsCache
+from datanet.evaluation_items import EvaluationItemsCache
 from datanet.intake import Intake
 from datanet.registry import Registry
 from identity.names import ContributorName
+from openledger_client.channels import sync_channel
 from servicekit.auth import DevelopmentIssuer, Principal
-from servicekit.client import sync_channel
 from servicekit.database import engine, migrate, utc_now
+from servicekit.database.request_ids import UNNAMED
 from servicekit.eventlog.factory import open_event_log
 from servicekit.objects import ObjectStore
-from servicekit.request_ids import UNNAMED
 
 Encode = Callable[..., bytes]
 METHOD = "/openledger.datanet.v1.DatanetService/Contribute"
@@ -49,7 +49,7 @@ def record(number: int, encode: Encode) -> bytes:
 
 def running_streams() -> float:
     """Contribute calls that run in this process now."""
-    return REGISTRY.get_sample_value("openledger_rpcs_running", {"method": METHOD}) or 0.0
+    return REGISTRY.get_sample_value("openledger_requests_running", {"method": METHOD}) or 0.0
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
@@ -95,6 +95,19 @@ def test_a_cut_stream_sent_again_has_every_record_once(net: Any, encode: Encode)
     assert {each.display_name: each.accepted_count for each in contributors}["alice"] == 120
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [b'{"\\ud800": "x"}', b'{"\\ud800": 1, "\\ud800": 2}', b'{"text": "\\udc00", "tactic": "discovery"}'],
+)
+def test_a_lone_surrogate_refuses_its_record_and_the_stream_continues(
+    net: Any, encode: Encode, bad: bytes
+) -> None:
+    good = encode("The group lists running processes with tasklist every day.")
+    for _ in range(2):  # and again when the file is sent again
+        first, second, third = net.contribute(net.alice, [bad, good, bad])
+        assert [first.rule, second.rule, third.rule] == ["not_text", "", "not_text"]
+
+
 def test_an_interactive_client_gets_each_answer_before_it_sends_the_next(net: Any, encode: Encode) -> None:
     answered = threading.Semaphore(1)
 
@@ -138,25 +151,33 @@ def test_a_batch_whose_transaction_fails_is_not_acknowledged_and_leaves_nothing(
 ) -> None:
     database = engine(database_url)
     migrate(database, "datanet")
-    gate_items = GateItemsCache(ObjectStore(tmp_path / "objects"))
+    evaluation_items = EvaluationItemsCache(ObjectStore(tmp_path / "objects"))
     owner, name = Principal("owner"), ContributorName("threat-intel", "alice")
-    registry = Registry(database, gate_items)
+    registry = Registry(database, evaluation_items)
     registry.create(owner, datanet, UNNAMED)
-    registry.register(owner, Contributor(str(name), "alice", "", "", datanet.licence, utc_now()), UNNAMED)
-    inlet = Intake(database, gate_items).open(Principal("alice"), name)
+    alice = Contributor(
+        name=str(name),
+        principal="alice",
+        display_name="",
+        payout_address="",
+        consent_licence=datanet.licence,
+        consent_time=utc_now(),
+    )
+    registry.register(owner, alice, UNNAMED)
+    writer = Intake(database, evaluation_items, max_rejected=1000).open(Principal("alice"), name)
     with database.begin() as connection:
         connection.execute(text("ALTER TABLE outbox RENAME TO gone"))
     with pytest.raises(DBAPIError, match="outbox"):
-        inlet.take([record(1, encode)])
+        writer.write([record(1, encode)])
     with database.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM records")).scalar() == 0
         connection.execute(text("ALTER TABLE gone RENAME TO outbox"))
-    assert [result.already_present for result in inlet.take([record(1, encode)])] == [False]
+    assert [result.already_present for result in writer.write([record(1, encode)])] == [False]
     database.dispose()
 
 
 @pytest.mark.server
-def test_a_killed_service_loses_nothing_it_acknowledged_and_tells_everything_once(
+def test_a_killed_service_loses_nothing_it_acknowledged_and_publishes_every_event_once(
     tmp_path: Path, encode: Encode
 ) -> None:
     with Killable(tmp_path) as service:
@@ -181,8 +202,8 @@ def test_a_killed_service_loses_nothing_it_acknowledged_and_tells_everything_onc
         )
         assert [answer.digest for answer in answers[: len(acknowledged)]] == acknowledged
         assert all(answer.already_present for answer in answers[: len(acknowledged)])
-        told = service.told({answer.digest for answer in answers})
-    assert set(told.values()) == {1}
+        published = service.published({answer.digest for answer in answers})
+    assert set(published.values()) == {1}
 
 
 class Killable:
@@ -249,17 +270,17 @@ class Killable:
             prompt_template="{text}",
             completion_template="{tactic}",
         )
-        owner.CreateDatanet(
-            pb.CreateDatanetRequest(datanet_id="killed", datanet=pb.Datanet(licence="x", schema=schema))
-        )
+        policy = pb.QualityPolicy(contamination_check=pb.CONTAMINATION_CHECK_OFF)
+        content = pb.Datanet(licence="x", schema=schema, policy=policy)
+        owner.CreateDatanet(pb.CreateDatanetRequest(datanet_id="killed", datanet=content))
         alice = pb.Contributor(principal="alice", consent_licence="x")
         made = owner.RegisterContributor(
             pb.RegisterContributorRequest(parent="datanets/killed", contributor_id="alice", contributor=alice)
         )
         return str(made.name)
 
-    def told(self, digests: set[str]) -> Counter[str]:
-        """How often each record was told in the event log, counting repeats of one event once."""
+    def published(self, digests: set[str]) -> Counter[str]:
+        """How often the event log contains each record, counting repeats of one event once."""
         log = open_event_log(f"embedded:{self._state_dir / 'events.db'}")
         consumer = log.consumer("test", ["datanet.contribution.v1"])
         events: dict[bytes, str] = {}

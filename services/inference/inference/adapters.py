@@ -10,7 +10,8 @@ from typing import TypeVar
 from inference import metrics
 from inference.decoder import Decoder
 from inference.residency import Residency
-from modelkit.adapter import Adapter, InvalidAdapter
+from modelkit.adapter import InvalidAdapter
+from modelkit.weights.adapter import Adapter
 
 _FETCHERS = 4
 """Adapters fetched at once: one that comes slowly must not hold up the others."""
@@ -46,7 +47,7 @@ class Adapters:
         self._arrived()
 
     def demand(self, digest: str) -> bool:
-        """Gets an adapter resident, now or later. False when it is at hand but every slot is pinned."""
+        """Loads an adapter, now or later. Returns False if it is fetched but every slot is pinned."""
         if self.residency.slot_of(digest) is not None or digest in self._failures:
             return True
         if digest in self._ready:
@@ -57,8 +58,8 @@ class Adapters:
             fetched.add_done_callback(lambda done: self._came(digest, done))
         return True
 
-    def take(self, wanted: Collection[str]) -> dict[str, BaseException]:
-        """Installs what was fetched, and forgets what found no slot and is not `wanted`.
+    def take(self, needed: Collection[str]) -> dict[str, BaseException]:
+        """Installs what was fetched, and forgets what found no slot and is not `needed`.
 
         Returns the adapters that cannot be had, each once; who demands one of them again tries again.
         """
@@ -67,11 +68,11 @@ class Adapters:
             if (error := done.exception()) is not None:
                 self._failures[digest] = error
             else:
-                self._ready[digest] = done.result()
+                self._ready[digest] = done.result()  # waits: not at all, it is done
                 self._install(digest, evict=False)
         for digest in _drain(self._preloads):
             self.demand(digest)
-        self._ready = {digest: adapter for digest, adapter in self._ready.items() if digest in wanted}
+        self._ready = {digest: adapter for digest, adapter in self._ready.items() if digest in needed}
         failures, self._failures = self._failures, {}
         return failures
 

@@ -1,4 +1,4 @@
-"""A question on its way in and an answer on its way out."""
+"""A request on its way in and an answer on its way out."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Finish(enum.Enum):
     STOP = "stop"
     """End-of-text token or a stop string."""
     LENGTH = "length"
-    """The most output tokens were reached."""
+    """The limit of output tokens was reached."""
     CANCELLED = "cancelled"
-    """The client went away, its deadline passed or the service stopped."""
+    """The client left, its deadline passed or the service stopped."""
 
 
-@dataclass(frozen=True)
-class Question:
-    """What was asked, of what, by whom. Times are of `time.monotonic` except `received`."""
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A prompt, the model that answers it, and who sent it. Times are of `time.monotonic`, except `received`."""
 
     inference: str
     """`inferences/{ulid}`."""
@@ -38,17 +38,17 @@ class Question:
     principal: str
     request_id: str = ""
     traceparent: str | None = None
-    """The caller's trace (W3C), which the answer's event goes on with."""
+    """The caller's trace (W3C), which the answer's event continues."""
     deadline: float | None = None
     received: datetime = field(default_factory=lambda: datetime.now(UTC))
     received_at: float = field(default_factory=time.monotonic)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A finished answer; complete, or what there was when it was cancelled."""
+    """A finished answer: complete, or the part that existed when it was cancelled."""
 
-    question: Question
+    request: Request
     output_tokens: tuple[int, ...]
     """Without the end-of-text token. May hold tokens of a stop string that `text` ends before."""
     log_probabilities: tuple[float, ...]
@@ -61,7 +61,7 @@ class Answer:
 
 
 class Listener(Protocol):
-    """Who waits for an answer. Called from other threads: must return at once and never raise."""
+    """What waits for an answer. Called from other threads: must return at once and never raise."""
 
     def text(self, piece: str) -> None:
         """The next characters."""
@@ -74,4 +74,4 @@ class Listener(Protocol):
 
 
 Record = Callable[[Answer, Listener], None]
-"""Takes a finished answer, returns at once, and tells the listener when it is durable."""
+"""Takes a finished answer, returns at once, and calls the listener when the answer is durable."""

@@ -1,9 +1,9 @@
-"""Records finished answers before their askers hear of the end.
+"""Records finished answers before their clients receive the end.
 
-An answer becomes one event in the write-ahead log; a sender of its own brings it to the event log later. So
-who was told "finished" has an answer that will be attributed and paid for, also when the process dies next;
-and an answer whose process died before that was never finished for anyone. Disk writes happen on this thread,
-not between two steps of the batch.
+An answer becomes one event in the write-ahead log; a sender thread brings it to the event log later. So a client that
+received "finished" has an answer that will be attributed and paid for, even if the process dies next. An answer whose
+process died before that was never finished for its client. Disk writes happen on this thread, not between two steps of
+the batch.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from typing import Any
 
 from inference import metrics
 from inference.answer import Answer, Listener
-from inference.events import LeftOut, inference_completed
-from servicekit import telemetry
+from inference.events import inference_completed
+from inference.settings import LeftOut
 from servicekit.errors import ResourceExhausted, Unavailable
-from servicekit.events import Event
+from servicekit.eventlog.events import Event
+from servicekit.heartbeats import Heartbeat
+from servicekit.telemetry import traces as telemetry
 
 log = logging.getLogger(__name__)
 
 _REFUSE_S = 5.0
-"""How long new questions are refused after an answer could not be recorded; then one is tried again."""
+"""How long new requests are refused after an answer could not be recorded. Then one is accepted as a trial."""
 
 
 class AnswerLog:
@@ -40,9 +42,7 @@ class AnswerLog:
         self._answers: queue.SimpleQueue[tuple[Answer, Listener] | None] = queue.SimpleQueue()
 
     def check(self) -> None:
-        """Raises ResourceExhausted while answers cannot be recorded: work nobody will be paid for is not
-        begun.
-        """
+        """Raises ResourceExhausted while answers cannot be recorded: unpaid work is not started."""
         left_s = self._refuse_until - time.monotonic()
         if left_s > 0:
             raise ResourceExhausted(
@@ -50,18 +50,20 @@ class AnswerLog:
             )
 
     def record(self, answer: Answer, listener: Listener) -> None:
-        """Queues an answer and returns at once; the listener hears its end when it is on disk."""
+        """Queues an answer and returns at once; the listener receives the end once the answer is on disk."""
         self._answers.put((answer, listener))
 
     def close(self) -> None:
-        """No answer follows: `run` returns after the last one."""
+        """Lets `run` return after the last queued answer."""
         self._answers.put(None)
 
     def run(self) -> None:
-        """The thread's life, until `close` is called: after the engine has ended its last answer."""
-        while (item := self._answers.get()) is not None:
-            with telemetry.within(item[0].question.traceparent):
+        """Records answers until `close` is called, after the engine has ended its last answer."""
+        heartbeat = Heartbeat("answer-log")
+        while (item := self._answers.get()) is not None:  # waits: for work; `close` ends it
+            with heartbeat.step(), telemetry.within(item[0].request.traceparent):
                 self._record(*item)
+        heartbeat.close()
 
     def _record(self, answer: Answer, listener: Listener) -> None:
         try:
@@ -69,20 +71,20 @@ class AnswerLog:
         except Exception as error:
             self._refuse_until = time.monotonic() + _REFUSE_S
             metrics.unrecorded()
-            log.exception("an answer could not be recorded", extra={"inference": answer.question.inference})
+            log.exception("an answer could not be recorded", extra={"inference": answer.request.inference})
             listener.failed(Unavailable("ANSWER_NOT_RECORDED", f"the answer could not be recorded: {error}"))
         else:
             listener.finished(answer)
-            log.info("answer recorded", extra=_told(answer))
+            log.info("answer recorded", extra=_logged(answer))
 
 
-def _told(answer: Answer) -> dict[str, Any]:
-    """What the log may hold of an answer: nothing of what was asked or said, nor who asked."""
+def _logged(answer: Answer) -> dict[str, Any]:
+    """Returns what the log may hold of an answer: no prompt, no output, no principal."""
     return {
-        "inference": answer.question.inference,
-        "model": answer.question.served.name,
+        "inference": answer.request.inference,
+        "model": answer.request.served.name,
         "finish": answer.finish.value,
-        "input_tokens": len(answer.question.prompt_tokens),
+        "input_tokens": len(answer.request.prompt_tokens),
         "output_tokens": len(answer.output_tokens),
         "first_token_s": round(answer.time_to_first_token_s, 4),
         "duration_s": round(answer.duration_s, 4),

@@ -10,15 +10,16 @@ from transformers.utils.logging import disable_progress_bar
 
 from identity.names import BaseModelName
 from modelkit import base_model
-from modelkit.compute import Compute, measure
-from modelkit.gguf_import import SMOLLM2_NAME, import_gguf, smollm2_gguf
-from modelkit.tiny import NAME as TINY_NAME
-from modelkit.tiny import create_tiny
+from modelkit.weights import loading
+from modelkit.weights.compute import Compute, measure
+from modelkit.weights.gguf_import import SMOLLM2_NAME, import_gguf, smollm2_gguf
+from modelkit.weights.tiny import NAME as TINY_NAME
+from modelkit.weights.tiny import create_tiny
 from servicekit.errors import NotFound, StartupError
 from servicekit.objects import ObjectStore
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Base:
     """A loaded base model."""
 
@@ -49,7 +50,7 @@ class Base:
         return f"{self.compute.device}/{self.compute.dtype}"
 
 
-def load_base(wanted: str, store: ObjectStore, cache: Path) -> Base:
+def load_base(requested: str, store: ObjectStore, cache: Path) -> Base:
     """Loads a packaged model by name, or any by its digest.
 
     Packaged ones are published to the object store first, which gives the same digest on every machine.
@@ -57,16 +58,22 @@ def load_base(wanted: str, store: ObjectStore, cache: Path) -> Base:
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]  # standard error holds log lines only
     try:
-        digest = _digest(wanted, store, cache)
+        digest = _digest(requested, store, cache)
         manifest = base_model.read_manifest(digest, store)
     except (NotFound, FileNotFoundError, base_model.InvalidBaseModel) as error:
-        raise StartupError(f"base model {wanted}: {error}") from None
+        raise StartupError(f"base model {requested}: {error}") from None
     compute = measure()
-    model, tokenizer = base_model.load(base_model.materialise(digest, store, cache), compute)
-    return Base(str(BaseModelName(manifest.name)), digest, model, tokenizer, compute)
+    model, tokenizer = loading.load(base_model.materialise(digest, store, cache), compute)
+    return Base(
+        name=str(BaseModelName(manifest.name)),
+        digest=digest,
+        model=model,
+        tokenizer=tokenizer,
+        compute=compute,
+    )
 
 
-def _digest(wanted: str, store: ObjectStore, cache: Path) -> str:
-    if wanted == SMOLLM2_NAME:
+def _digest(requested: str, store: ObjectStore, cache: Path) -> str:
+    if requested == SMOLLM2_NAME:
         return import_gguf(smollm2_gguf(), store, cache)
-    return create_tiny(store) if wanted == TINY_NAME else wanted
+    return create_tiny(store) if requested == TINY_NAME else requested

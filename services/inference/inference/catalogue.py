@@ -1,22 +1,23 @@
-"""What can be asked now: the base model and promoted versions, held in memory for the answering path.
+"""What is served now: the base model and promoted versions, held in memory for the request path.
 
-A `Catalogue` is an immutable picture made from the projection in the database; a new one replaces it whole,
-so a question never sees half a change and never waits for the database.
+A `Catalogue` is an immutable copy of the read model in the database. A new one replaces it as a whole, so a request
+never sees half a change and never waits for the database.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from identity.names import ModelVersionName
 from servicekit.errors import FailedPrecondition, NotFound
+from servicekit.lists import BOOLEAN, TEXT, Field, Listing
 
 
 class VersionState(enum.Enum):
-    """State of a model version, as the trainer tells it."""
+    """State of a model version, as the trainer reports it."""
 
     TRAINED = "trained"
     EVALUATED = "evaluated"
@@ -25,9 +26,9 @@ class VersionState(enum.Enum):
     RETIRED = "retired"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Version:
-    """A model version as last heard of."""
+    """A model version as its newest event describes it."""
 
     name: str
     """`models/{model}/versions/{n}`."""
@@ -46,9 +47,9 @@ class Version:
         return self.name.partition("/versions/")[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Served:
-    """Something that can be asked. The digests after `base_digest` and the owner are "" for the base."""
+    """A model that answers requests. The digests after `base_digest` and the owner are "" for the base."""
 
     name: str
     base_digest: str
@@ -59,14 +60,37 @@ class Served:
     is_default: bool = False
 
 
+def _number(served: Served) -> int:
+    """Returns a version's number; 0 for the base."""
+    return int(served.name.rpartition("/versions/")[2]) if "/versions/" in served.name else 0
+
+
+SERVED_MODELS = Listing(
+    fields={
+        "name": Field(lambda served: served.name, TEXT),
+        "base_digest": Field(lambda served: served.base_digest, TEXT, sortable=False),
+        "adapter_digest": Field(lambda served: served.adapter_digest, TEXT, sortable=False),
+        "version_digest": Field(lambda served: served.version_digest, TEXT, sortable=False),
+        "report_digest": Field(lambda served: served.report_digest, TEXT, sortable=False),
+        "is_default": Field(lambda served: served.is_default, BOOLEAN),
+    },
+    key=[
+        lambda served: served.name.startswith("models/"),  # the base first
+        lambda served: served.name.partition("/versions/")[0],
+        _number,
+    ],
+)
+"""What callers of ListServedModels may filter and sort by."""
+
+
 class Catalogue:
-    """What one base model and the versions known so far offer.
+    """The base model and the promoted versions of it.
 
     `base` is the name (`baseModels/{id}`) and digest of the one base model this process runs.
     """
 
     def __init__(self, base_name: str, base_digest: str, versions: Iterable[Version] = ()) -> None:
-        self._base = Served(base_name, base_digest)
+        self._base = Served(name=base_name, base_digest=base_digest)
         self._versions = {version.name: version for version in versions}
         newest: dict[str, Version] = {}
         for version in self._promoted():
@@ -76,14 +100,14 @@ class Catalogue:
         self._default = {model: version.name for model, version in newest.items()}
 
     def served(self) -> list[Served]:
-        """The base first, then versions by name and number."""
+        """Returns the base first, then versions by name and number."""
         ordered = sorted(self._promoted(), key=lambda version: _order(version)[1:])
         return [self._base, *(self._served(version) for version in ordered)]
 
     def resolve(self, name: str) -> Served:
-        """What a name means now.
+        """Returns what a name stands for now.
 
-        Raises NotFound for a name never heard of, FailedPrecondition for a version that is not promoted, a
+        Raises NotFound for an unknown name, FailedPrecondition for a version that is not promoted, a
         model without a promoted version, or a version of another base model.
         """
         if name == self._base.name:
@@ -100,7 +124,7 @@ class Catalogue:
         if version.base_digest != self._base.base_digest:
             raise FailedPrecondition(
                 "OTHER_BASE_MODEL",
-                f"{name} was tuned from base {version.base_digest}; this service runs {self._base.base_digest}",
+                f"{name} was tuned from base {version.base_digest}; this service serves {self._base.base_digest}",
                 subject=name,
             )
         if version.state is not VersionState.PROMOTED:
@@ -120,17 +144,29 @@ class Catalogue:
         ]
 
     def _served(self, version: Version) -> Served:
-        served = Served(
-            version.name,
-            version.base_digest,
-            version.adapter_digest,
-            version.version_digest,
-            version.report_digest,
-            version.owner,
+        return Served(
+            name=version.name,
+            base_digest=version.base_digest,
+            adapter_digest=version.adapter_digest,
+            version_digest=version.version_digest,
+            report_digest=version.report_digest,
+            owner=version.owner,
+            is_default=self._default.get(version.model) == version.name,
         )
-        return replace(served, is_default=self._default.get(version.model) == version.name)
 
 
 def _order(version: Version) -> tuple[datetime, str, int]:
     name = ModelVersionName.parse(version.name)
     return version.changed, name.model, name.version
+
+
+def size_in_response(served: Served) -> int:
+    """Returns a bound for a model's size in a response: its names and digests."""
+    texts = (
+        served.name,
+        served.base_digest,
+        served.adapter_digest,
+        served.version_digest,
+        served.report_digest,
+    )
+    return len("".join((*texts, served.owner)).encode()) + 100

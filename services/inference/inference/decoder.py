@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from inference.kv_cache import BatchCache
-from modelkit.adapter import Adapter
-from modelkit.lora import SlotBank
+from modelkit.weights.adapter import Adapter
+from modelkit.weights.lora import SlotBank
 
 
 class Decoder:

@@ -5,80 +5,65 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from inference.answer import Answer
-from servicekit.metrics import Resource, counter, gauge, histogram, saturation
+from servicekit.telemetry.metrics import Resource, counter, gauge, histogram, saturation
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 _TIME_TO_FIRST_TOKEN = histogram(
     "openledger_inference_time_to_first_token_seconds",
-    "From a question's arrival to its first token, waiting included.",
+    "From a request's arrival to its first token, waiting included.",
     buckets=_LATENCY_S,
 )
 _INTER_TOKEN = histogram(
     "openledger_inference_inter_token_seconds",
-    "Wall time of one step of the batch: what a running answer waits for its next token.",
+    "Wall time of one step of the batch: the wait of a running answer for its next token.",
     buckets=_LATENCY_S,
 )
 _PREFILL = histogram(
     "openledger_inference_prefill_seconds",
-    "Wall time of reading newly admitted prompts.",
+    "Wall time of processing newly admitted prompts.",
     buckets=_LATENCY_S,
 )
 _TOKENS = counter(
     "openledger_inference_tokens_total",
-    "Tokens read (input) and made (output).",
+    "Prompt tokens processed (input) and tokens generated (output).",
     ("direction",),
 )
-_ANSWERS = counter("openledger_inference_answers_total", "Finished answers by why they ended.", ("finish",))
-_BATCH_ROWS = histogram(
-    "openledger_inference_batch_rows",
+_ANSWERS = counter(
+    "openledger_inference_answers_total", "Finished answers by the reason they ended.", ("finish",)
+)
+_BATCH_SEQUENCES = histogram(
+    "openledger_inference_batch_sequences",
     "Answers computed together in one step.",
     buckets=(1, 2, 4, 8, 16, 32, 64),
 )
-_QUEUE_DEPTH = gauge("openledger_inference_queue_depth", "Questions waiting for a place in the batch.")
-_ADAPTERS = gauge("openledger_inference_adapters_loaded", "Adapters resident in slots.")
+_QUEUE_DEPTH = gauge("openledger_inference_queue_depth", "Requests waiting to enter the batch.")
+_ADAPTERS = gauge("openledger_inference_adapters_loaded", "Adapters loaded into slots.")
 _UNRECORDED = counter(
     "openledger_inference_unrecorded_answers_total",
-    "Answers whose event could not be written to the write-ahead log: each is one that will not be paid for.",
+    "Answers whose event could not be written to the write-ahead log: none of them is paid for.",
 )
-
-_HTTP_REQUESTS = counter(
-    "openledger_inference_http_requests_total",
-    "Requests at the OpenAI-compatible door, by route and HTTP status.",
-    ("route", "status"),
-)
-_HTTP_SECONDS = histogram(
-    "openledger_inference_http_request_duration_seconds",
-    "From a request at the OpenAI-compatible door to the beginning of its answer.",
-    ("route",),
-)
-
-
-def http_answered(route: str, status: int, seconds: float) -> None:
-    """A request's answer has begun."""
-    _HTTP_REQUESTS.labels(route, str(status)).inc()
-    _HTTP_SECONDS.labels(route).observe(seconds)
 
 
 def bounded(resource: Resource, used: Callable[[], int], limit: int) -> None:
-    """The engine has only so much of a resource."""
+    """Publishes how much of a bounded resource is in use."""
     saturation(resource, used, limit)
 
 
-def queue_depth(questions: int) -> None:
+def queue_depth(requests: int) -> None:
     """The queue changed."""
-    _QUEUE_DEPTH.set(questions)
+    _QUEUE_DEPTH.set(requests)
 
 
 def prefill(tokens: int, seconds: float) -> None:
-    """Prompts were read."""
+    """Prompts were processed."""
     _TOKENS.labels("input").inc(tokens)
     _PREFILL.observe(seconds)
 
 
 def step(rows: int, seconds: float) -> None:
     """The batch made one step."""
-    _BATCH_ROWS.observe(rows)
+    _BATCH_SEQUENCES.observe(rows)
     _INTER_TOKEN.observe(seconds)
 
 

@@ -1,20 +1,19 @@
 """The requests of OpenAI's API that this service understands, and the shapes of its replies.
 
-A parameter that would change the answer and is not supported is refused by name, never ignored: a client that
-asks for tools or two choices must not get an answer that had neither. Parameters that change nothing here
+A parameter that would change the answer and is not supported is refused by name, never ignored: a client that asks
+for tools or two choices must not receive an answer without them. Parameters that change nothing here
 (`user`, `metadata`, `store`, `service_tier`) are accepted.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from inference.answer import Answer, Finish, Question
+from inference.answer import Answer, Finish, Request
 from inference.sampling import DEFAULT_OUTPUT_TOKENS, Sampling
-from servicekit.errors import FieldViolation, InvalidArgument
 
 Text = Annotated[str, Field(max_length=262_144)]
 Stop = Annotated[str, Field(min_length=1, max_length=64)]
@@ -24,9 +23,6 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-Request = TypeVar("Request", bound=_Request)
-
-
 class StreamOptions(_Request):
     """What a stream carries besides text."""
 
@@ -34,8 +30,8 @@ class StreamOptions(_Request):
     include_obfuscation: bool = False
 
 
-class Asked(_Request):
-    """What both kinds of request share."""
+class GenerationBody(_Request):
+    """The fields that both kinds of request share."""
 
     model: Annotated[str, Field(min_length=1, max_length=200)]
     max_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
@@ -72,7 +68,7 @@ class Asked(_Request):
         )
 
 
-class CompletionRequest(Asked):
+class CompletionRequest(GenerationBody):
     """POST /v1/completions."""
 
     prompt: Annotated[Text, Field(min_length=1)]
@@ -98,7 +94,7 @@ class Message(_Request):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class ChatRequest(Asked):
+class ChatRequest(GenerationBody):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
@@ -109,41 +105,23 @@ class ChatRequest(Asked):
         return self.max_completion_tokens or self.max_tokens
 
 
-def parse(kind: type[Request], body: bytes) -> Request:
-    """The request in a body. Raises InvalidArgument naming each wrong field."""
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        raise InvalidArgument.many(_violation(dict(one)) for one in error.errors()[:20]) from None
-
-
-def _violation(error: dict[str, Any]) -> FieldViolation:
-    # Of a field that may have several forms, pydantic's path ends with the form that was tried.
-    path = [part for part in error["loc"] if not (isinstance(part, str) and not part.isidentifier())]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-    kind, message = str(error["type"]), str(error["msg"])
-    if kind == "extra_forbidden":
-        message = "is not supported here"
-    return FieldViolation(field or "body", kind, message)
-
-
 def usage(answer: Answer) -> dict[str, int]:
-    """Tokens, by OpenAI's names."""
-    read, made = len(answer.question.prompt_tokens), len(answer.output_tokens)
-    return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+    """Returns the token counts by OpenAI's names."""
+    prompt, output = len(answer.request.prompt_tokens), len(answer.output_tokens)
+    return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
 
 class Replies:
-    """The replies to one question, for chat or plain completion."""
+    """The replies to one request, for chat or plain completion."""
 
-    def __init__(self, question: Question, chat: bool) -> None:
+    def __init__(self, request: Request, chat: bool) -> None:
         self._chat = chat
         self._head: dict[str, Any] = {
-            "id": question.inference,
-            "created": int(question.received.timestamp()),
-            "model": question.served.name,
-            # What answered, exactly: the digest of the version, or of the base.
-            "system_fingerprint": question.served.version_digest or question.served.base_digest,
+            "id": request.inference,
+            "created": int(request.received.timestamp()),
+            "model": request.served.name,
+            # What answered: the digest of the version, or of the base.
+            "system_fingerprint": request.served.version_digest or request.served.base_digest,
         }
 
     def whole(self, answer: Answer) -> dict[str, Any]:
@@ -176,6 +154,6 @@ class Replies:
 def _choice(text: dict[str, Any], answer: Answer | None) -> dict[str, Any]:
     reason = None
     if answer is not None:
-        # OpenAI has no word for an answer that was cut off; "length" is the one clients take as incomplete.
+        # OpenAI has no word for an answer that was cut off; clients understand "length" as incomplete.
         reason = "stop" if answer.finish is Finish.STOP else "length"
     return {"index": 0, **text, "logprobs": None, "finish_reason": reason}

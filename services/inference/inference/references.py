@@ -1,4 +1,4 @@
-"""Which stored objects this service needs: what garbage collection must never take (`servicekit.references`)."""
+"""Which stored objects this service needs: what garbage collection must never take (`servicekit.objects.references`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from inference.store import ModelVersionRow
-from servicekit.references import References
+from servicekit.objects.references import References
 
 
 def references(base_digest: str) -> References:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from modelkit.lora import BASE_SLOT
+from modelkit.weights.lora import BASE_SLOT
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""How the next token is chosen: greedily, or by temperature and nucleus with the answer's own seed."""
+"""How the next token is chosen: greedily, or by temperature and nucleus with a seed per answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 DEFAULT_OUTPUT_TOKENS = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """What a client asked for, with defaults filled in."""
 
@@ -43,7 +43,7 @@ class Sampler:
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is always taken."""
+        """Whether the most likely token is always chosen."""
         return self._sampling.temperature == 0
 
     def draw(self, logits: Tensor) -> int:

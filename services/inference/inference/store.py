@@ -1,6 +1,4 @@
-"""Tables and queries: the projection of model versions from which a restarted service serves the same at
-once.
-"""
+"""Tables and queries: the read model of model versions. A restarted service serves from it at once."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ class Base(DeclarativeBase):
 
 
 class ModelVersionRow(Base):
-    """A model version as last heard of; one row for each version ever told."""
+    """A model version as its newest event describes it."""
 
     __tablename__ = "model_versions"
 
@@ -32,14 +30,14 @@ class ModelVersionRow(Base):
     report_digest: Mapped[str] = mapped_column(String(71))
     owner: Mapped[str] = mapped_column(String(256))
     changed: Mapped[datetime] = mapped_column(UtcDateTime())
-    told: Mapped[datetime] = mapped_column(UtcDateTime())
-    """Time of the newest event about it; an older one that arrives later is not applied."""
+    event_time: Mapped[datetime] = mapped_column(UtcDateTime())
+    """Time of its newest event; an older event that arrives later is not applied."""
 
 
-def put_version(session: Session, version: Version, told: datetime) -> bool:
-    """Remembers what an event says; False when something newer is known already."""
+def put_version(session: Session, version: Version, event_time: datetime) -> bool:
+    """Stores a version as an event describes it. Returns False if a newer event was applied already."""
     row = session.get(ModelVersionRow, version.name)
-    if row is not None and row.told > told:
+    if row is not None and row.event_time > event_time:
         return False
     if row is None:
         row = ModelVersionRow(name=version.name)
@@ -51,12 +49,12 @@ def put_version(session: Session, version: Version, told: datetime) -> bool:
     row.report_digest = version.report_digest
     row.owner = version.owner
     row.changed = version.changed
-    row.told = told
+    row.event_time = event_time
     return True
 
 
 def versions(session: Session) -> list[Version]:
-    """Every version ever told, by name."""
+    """Returns every known version, by name."""
     rows = session.scalars(select(ModelVersionRow).order_by(ModelVersionRow.name))
     return [
         Version(

@@ -27,10 +27,10 @@ class TextStream:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._context: list[int] = []
-        """Tokens already told in full; they only give the decoder its surroundings."""
+        """Tokens already sent in full; they only give the decoder context."""
         self._open: list[int] = []
         """Tokens since the last character's border."""
-        self._told = 0
+        self._sent = 0
         """Characters of context + open that were returned."""
 
     def push(self, token: int) -> str:
@@ -39,16 +39,16 @@ class TextStream:
         text = self._decode(self._context + self._open)
         complete = not text.endswith(_REPLACEMENT)
         settled = text if complete else text[:-1]
-        piece = settled[self._told :]
-        self._told = max(self._told, len(settled))
+        piece = settled[self._sent :]
+        self._sent = max(self._sent, len(settled))
         if complete and piece:
             self._context, self._open = self._open, []
-            self._told = len(self._decode(self._context))
+            self._sent = len(self._decode(self._context))
         return piece
 
     def finish(self) -> str:
         """What is left at the end: bytes that no token will complete any more, as replacement characters."""
-        return self._decode(self._context + self._open)[self._told :]
+        return self._decode(self._context + self._open)[self._sent :]
 
     def _decode(self, tokens: list[int]) -> str:
         text = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)

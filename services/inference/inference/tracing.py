@@ -1,28 +1,30 @@
-"""What the span of a question tells of its answer: ids, counts and times, by the semantic conventions for generative AI.
-Never a word of what was asked or said."""
+"""What the span of a request says about its answer: ids, counts and times, by the semantic conventions for generative AI.
+
+It never holds a word of the prompt or the answer.
+"""
 
 from __future__ import annotations
 
 from opentelemetry import trace
 
-from inference.answer import Answer, Question
+from inference.answer import Answer, Request
 
 
-def asked(question: Question) -> None:
-    """The question was taken; the current span is its call's."""
+def requested(request: Request) -> None:
+    """The request was accepted; the current span is that of its call."""
     trace.get_current_span().set_attributes(
         {
             "gen_ai.operation.name": "text_completion",
-            "gen_ai.request.model": question.served.name,
-            "gen_ai.request.max_tokens": question.sampling.max_output_tokens,
-            "gen_ai.usage.input_tokens": len(question.prompt_tokens),
-            "openledger.inference": question.inference,
+            "gen_ai.request.model": request.served.name,
+            "gen_ai.request.max_tokens": request.sampling.max_output_tokens,
+            "gen_ai.usage.input_tokens": len(request.prompt_tokens),
+            "openledger.inference": request.inference,
         }
     )
 
 
 def answered(answer: Answer) -> None:
-    """The answer has ended; when it was streamed by HTTP its call's span has ended before, and is left as it is."""
+    """The answer has ended."""
     span = trace.get_current_span()
     if span.is_recording():
         span.set_attributes(

@@ -14,20 +14,22 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from inference.answer import Answer, Listener, Question
+from inference.answer import Answer, Listener, Request
 from inference.catalogue import Served
 from inference.decoder import Decoder
-from inference.engine import Engine, Limits, Ticket
+from inference.engine import Engine, Limits, RequestHandle
 from inference.sampling import Sampling
-from modelkit import adapter, base_model
-from modelkit.compute import Compute, measure
-from modelkit.tiny import create_tiny
+from modelkit import base_model
+from modelkit.plain_text import token_ids
+from modelkit.weights import adapter, loading
+from modelkit.weights.compute import Compute, measure
+from modelkit.weights.tiny import create_tiny
 from servicekit.database import ulid
 from servicekit.errors import DomainError
 from servicekit.objects import ObjectStore
 
 SLOTS = 2
-LIMITS = Limits(max_rows=4, max_queue=8, max_prefill_tokens=512)
+LIMITS = Limits(max_sequences=4, max_queue=8, max_prefill_tokens=512)
 
 
 @pytest.fixture(scope="session")
@@ -47,16 +49,22 @@ class World:
 
     def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         folder = base_model.materialise(self.base_digest, self.store, self.cache)
-        return base_model.load(folder, self.compute)
+        return loading.load(folder, self.compute)
 
     def fetch(self, digest: str) -> adapter.Adapter:
         return adapter.read(adapter.fetch(digest, self.store, self.cache, self.base_digest))
 
     def served(self, index: int | None) -> Served:
         if index is None:
-            return Served("baseModels/tiny", self.base_digest)
+            return Served(name="baseModels/tiny", base_digest=self.base_digest)
         name = f"models/m{index}/versions/1"
-        return Served(name, self.base_digest, self.adapters[index], "sha256:" + "1" * 64, owner="owner")
+        return Served(
+            name=name,
+            base_digest=self.base_digest,
+            adapter_digest=self.adapters[index],
+            version_digest="sha256:" + "1" * 64,
+            owner="owner",
+        )
 
 
 @pytest.fixture(scope="session")
@@ -84,8 +92,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, compute: Compute) -> World:
 
 
 @dataclass
-class Heard:
-    """A listener that keeps what it heard; `end` waits for the end."""
+class Received:
+    """A listener that keeps what it received; `end` waits for the end."""
 
     pieces: list[str] = field(default_factory=list)
     first: threading.Event = field(default_factory=threading.Event)
@@ -110,7 +118,7 @@ class Heard:
         return end
 
 
-def tell_at_once(answer: Answer, listener: Listener) -> None:
+def finish_at_once(answer: Answer, listener: Listener) -> None:
     """Stands in for the write-ahead log where recording is not what is tested."""
     listener.finished(answer)
 
@@ -123,26 +131,26 @@ class Running:
     tokenizer: PreTrainedTokenizerBase
     world: World
 
-    def question(
+    def request(
         self,
         prompt: str,
         served: int | None = None,
         deadline_s: float | None = None,
         sampling: Sampling | None = None,
-    ) -> Question:
-        return Question(
+    ) -> Request:
+        return Request(
             inference=f"inferences/{ulid()}",
             served=self.world.served(served),
             prompt=prompt,
-            prompt_tokens=tuple(self.tokenizer.encode(prompt, add_special_tokens=False)),
+            prompt_tokens=tuple(token_ids(self.tokenizer, prompt)),
             sampling=sampling or Sampling(max_output_tokens=12),
             principal="alice",
             deadline=None if deadline_s is None else time.monotonic() + deadline_s,
         )
 
-    def ask(self, *args: object, **kwargs: object) -> tuple[Heard, Ticket]:
-        heard = Heard()
-        return heard, self.engine.submit(self.question(*args, **kwargs), heard)  # type: ignore[arg-type]
+    def ask(self, *args: object, **kwargs: object) -> tuple[Received, RequestHandle]:
+        received = Received()
+        return received, self.engine.submit(self.request(*args, **kwargs), received)  # type: ignore[arg-type]
 
 
 EngineFactory = Callable[..., Running]
@@ -161,7 +169,15 @@ def start_engine(world: World) -> Iterator[EngineFactory]:
         begin: bool = True,
     ) -> Running:
         model, tokenizer = world.load()
-        engine = Engine(Decoder(model, slots), tokenizer, end_tokens, slots, limits, fetch, tell_at_once)
+        engine = Engine(
+            decoder=Decoder(model, slots),
+            tokenizer=tokenizer,
+            end_tokens=end_tokens,
+            slots=slots,
+            limits=limits,
+            fetch=fetch,
+            record=finish_at_once,
+        )
         if begin:
             stop = threading.Event()
             thread = threading.Thread(target=engine.run, args=(stop,))

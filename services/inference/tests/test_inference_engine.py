@@ -13,7 +13,9 @@ from peft import PeftModel
 
 from inference.answer import Finish
 from inference.sampling import Sampling
-from modelkit import adapter, base_model
+from modelkit import base_model
+from modelkit.adapter import InvalidAdapter
+from modelkit.weights import adapter
 from servicekit.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -61,8 +63,8 @@ def greedy(world: Any, prompt: str, served: int | None, tokens: int) -> list[int
 def test_base_and_adapters_in_one_batch_answer_as_each_alone_by_peft(start_engine: Any, world: Any) -> None:
     running = start_engine(slots=3, begin=True)
     asked = [(prompt, served) for prompt, served in zip(PROMPTS, [None, 0, 1, 2], strict=True)]
-    heard = [running.ask(prompt, served)[0] for prompt, served in asked]
-    for (prompt, served), one in zip(asked, heard, strict=True):
+    received = [running.ask(prompt, served)[0] for prompt, served in asked]
+    for (prompt, served), one in zip(asked, received, strict=True):
         answer = one.answer()
         assert list(answer.output_tokens) == greedy(world, prompt, served, 12)
         assert answer.finish is Finish.LENGTH
@@ -78,12 +80,12 @@ def test_rows_that_join_late_change_no_answer(start_engine: Any) -> None:
         for index, prompt in enumerate(PROMPTS)
     ]
     running = start_engine()
-    heard = []
+    received = []
     for index, prompt in enumerate(PROMPTS):
         one, _ = running.ask(prompt, index % 2, sampling=sampling)
         one.first.wait(20)  # the next one joins while this one runs
-        heard.append(one)
-    assert [one.answer().output_tokens for one in heard] == expected
+        received.append(one)
+    assert [one.answer().output_tokens for one in received] == expected
 
 
 def test_sampling_depends_on_the_seed_and_not_on_the_batch(start_engine: Any) -> None:
@@ -97,12 +99,16 @@ def test_sampling_depends_on_the_seed_and_not_on_the_batch(start_engine: Any) ->
 
 
 def test_log_probabilities_are_those_of_the_model(start_engine: Any, world: Any) -> None:
-    answer = start_engine().ask("The actor", sampling=Sampling(20, temperature=1.5, seed=3))[0].answer()
+    answer = (
+        start_engine()
+        .ask("The actor", sampling=Sampling(max_output_tokens=20, temperature=1.5, seed=3))[0]
+        .answer()
+    )
     model, _ = world.load()
-    tokens = torch.tensor([[*answer.question.prompt_tokens, *answer.output_tokens]])
+    tokens = torch.tensor([[*answer.request.prompt_tokens, *answer.output_tokens]])
     with torch.inference_mode():
         table = torch.log_softmax(model(tokens).logits[0], -1)
-    start = len(answer.question.prompt_tokens)
+    start = len(answer.request.prompt_tokens)
     expected = [float(table[start + i - 1, token]) for i, token in enumerate(answer.output_tokens)]
     assert answer.log_probabilities == pytest.approx(expected, abs=1e-3)
 
@@ -117,20 +123,20 @@ def test_an_end_token_ends_the_answer_and_is_not_part_of_it(start_engine: Any) -
 
 def test_a_stop_string_ends_the_text_before_it(start_engine: Any) -> None:
     running = start_engine()
-    whole = running.ask("The actor", sampling=Sampling(40))[0].answer().text
+    whole = running.ask("The actor", sampling=Sampling(max_output_tokens=40))[0].answer().text
     stop = whole[10:13]
-    heard, _ = running.ask("The actor", sampling=Sampling(40, stop=("never", stop)))
-    answer = heard.answer()
+    received, _ = running.ask("The actor", sampling=Sampling(max_output_tokens=40, stop=("never", stop)))
+    answer = received.answer()
     assert answer.finish is Finish.STOP
-    assert "".join(heard.pieces) == answer.text == whole[: whole.index(stop)]
+    assert "".join(received.pieces) == answer.text == whole[: whole.index(stop)]
 
 
 def test_a_cancelled_answer_frees_its_row_and_is_recorded_as_partial(start_engine: Any) -> None:
     running = start_engine()
-    heard, ticket = running.ask("The actor", 0, sampling=LONG)
-    heard.first.wait(20)
-    ticket.cancel()
-    answer = heard.answer()
+    received, handle = running.ask("The actor", 0, sampling=LONG)
+    received.first.wait(20)
+    handle.cancel()
+    answer = received.answer()
     until(lambda: running.engine.idle)
     assert answer.finish is Finish.CANCELLED
     assert 0 < len(answer.output_tokens) < 900
@@ -140,31 +146,31 @@ def test_a_cancelled_answer_frees_its_row_and_is_recorded_as_partial(start_engin
 
 def test_cancelling_one_row_leaves_the_others_as_they_were(start_engine: Any) -> None:
     running = start_engine()
-    expected = running.ask("The actor", 1, sampling=Sampling(80))[0].answer().output_tokens
-    heard, ticket = running.ask(PROMPTS[1], 0, sampling=LONG)
-    heard.first.wait(20)
-    kept, _ = running.ask("The actor", 1, sampling=Sampling(80))
+    expected = running.ask("The actor", 1, sampling=Sampling(max_output_tokens=80))[0].answer().output_tokens
+    received, handle = running.ask(PROMPTS[1], 0, sampling=LONG)
+    received.first.wait(20)
+    kept, _ = running.ask("The actor", 1, sampling=Sampling(max_output_tokens=80))
     kept.first.wait(20)
-    ticket.cancel()
+    handle.cancel()
     assert kept.answer().output_tokens == expected
 
 
-def test_a_question_cancelled_while_it_waits_never_runs(start_engine: Any) -> None:
+def test_a_request_cancelled_while_it_waits_never_runs(start_engine: Any) -> None:
     running = start_engine(begin=False)
-    heard, ticket = running.ask("The actor")
-    ticket.cancel()
+    received, handle = running.ask("The actor")
+    handle.cancel()
     stop = threading.Event()
     thread = threading.Thread(target=running.engine.run, args=(stop,))
     thread.start()
-    assert isinstance(heard.end(), Cancelled)
+    assert isinstance(received.end(), Cancelled)
     stop.set()
     thread.join()
 
 
 def test_a_deadline_ends_a_running_answer_and_a_waiting_one(start_engine: Any) -> None:
     running = start_engine()
-    heard, _ = running.ask("The actor", sampling=LONG, deadline_s=0.2)
-    assert heard.answer().finish is Finish.CANCELLED
+    received, _ = running.ask("The actor", sampling=LONG, deadline_s=0.2)
+    assert received.answer().finish is Finish.CANCELLED
     late, _ = running.ask("The actor", deadline_s=-1)
     assert isinstance(late.end(), DeadlineExceeded)
 
@@ -179,24 +185,24 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(start_engine: Any) -> Non
     assert caught.value.retry_after_s >= 1
 
 
-def test_more_questions_than_rows_are_all_answered(start_engine: Any) -> None:
+def test_more_requests_than_sequences_are_all_answered(start_engine: Any) -> None:
     running = start_engine()
-    heard = [running.ask(PROMPTS[i % 4], [None, 0, 1][i % 3])[0] for i in range(8)]
-    assert all(one.answer().finish is Finish.LENGTH for one in heard)
+    received = [running.ask(PROMPTS[i % 4], [None, 0, 1][i % 3])[0] for i in range(8)]
+    assert all(one.answer().finish is Finish.LENGTH for one in received)
     until(lambda: running.engine.idle)
 
 
 def test_more_adapters_than_slots_take_turns(start_engine: Any, world: Any) -> None:
     running = start_engine(slots=1)
-    heard = [running.ask("The actor", served)[0] for served in (0, 1, 2, 0)]
-    answers = [one.answer().output_tokens for one in heard]
+    received = [running.ask("The actor", served)[0] for served in (0, 1, 2, 0)]
+    answers = [one.answer().output_tokens for one in received]
     assert [list(tokens) for tokens in answers] == [greedy(world, "The actor", s, 12) for s in (0, 1, 2, 0)]
 
 
-def test_an_adapter_that_cannot_be_had_fails_only_its_own_questions(start_engine: Any, world: Any) -> None:
+def test_an_adapter_that_cannot_be_loaded_fails_only_its_own_requests(start_engine: Any, world: Any) -> None:
     def fetch(digest: str) -> adapter.Adapter:
         if digest == world.adapters[0]:
-            raise adapter.InvalidAdapter("of another base")
+            raise InvalidAdapter("of another base")
         if digest == world.adapters[1]:
             raise OSError("the bucket does not answer")
         return world.fetch(digest)
@@ -208,7 +214,7 @@ def test_an_adapter_that_cannot_be_had_fails_only_its_own_questions(start_engine
     assert good.answer().finish is Finish.LENGTH
 
 
-def test_a_failed_step_gives_up_its_answers_and_the_engine_goes_on(start_engine: Any) -> None:
+def test_a_failed_step_ends_its_answers_and_the_engine_continues(start_engine: Any) -> None:
     running = start_engine()
     decoder, step = running.engine._decoder, running.engine._decoder.step
 
@@ -226,13 +232,13 @@ def test_stopping_records_what_runs_and_refuses_what_waits(start_engine: Any) ->
     stop = threading.Event()
     thread = threading.Thread(target=running.engine.run, args=(stop,))
     thread.start()
-    heard = [running.ask("The actor", sampling=LONG)[0] for _ in range(5)]  # one more than there are rows
-    for one in heard[:4]:
+    received = [running.ask("The actor", sampling=LONG)[0] for _ in range(5)]  # one more than there are rows
+    for one in received[:4]:
         one.first.wait(20)
     stop.set()
     thread.join()
-    assert all(one.answer().finish is Finish.CANCELLED for one in heard[:4])
-    assert isinstance(heard[4].end(), Unavailable)
+    assert all(one.answer().finish is Finish.CANCELLED for one in received[:4])
+    assert isinstance(received[4].end(), Unavailable)
     with pytest.raises(Unavailable):
         running.ask("a")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,22 +14,23 @@ from openledger.trainer.v1 import events_pb2, trainer_pb2
 from sqlalchemy import Engine
 
 from inference import store
-from inference.answer import Answer, Finish, Question
+from inference.answer import Answer, Finish, Request
 from inference.answer_log import AnswerLog
 from inference.catalogue import Served
 from inference.events import inference_completed, model_version_changed
-from inference.projection import Projection
+from inference.read_model import ReadModel
 from inference.sampling import Sampling
 from servicekit.database import engine, migrate, schema_differences, transaction
 from servicekit.errors import DomainError, ResourceExhausted, Unavailable
-from servicekit.events import Event, InvalidEvent, new_event
-from servicekit.topics import MODEL_VERSION_V1
+from servicekit.eventlog.events import Event, InvalidEvent, new_event
+from servicekit.eventlog.topics import MODEL_VERSION_V1
 
 BASE = "sha256:" + "b" * 64
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PROMOTED = trainer_pb2.MODEL_VERSION_STATE_PROMOTED
 BLOCKED = trainer_pb2.MODEL_VERSION_STATE_BLOCKED
 RETIRED = trainer_pb2.MODEL_VERSION_STATE_RETIRED
+_NEVER_S = 3600.0
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def changed(name: str, state: Any, minutes: int = 0, **fields: Any) -> Event[eve
     return new_event(MODEL_VERSION_V1, name, message, "openledger/trainer")
 
 
-def tell(database: Engine, *events: Event[Any]) -> None:
+def apply(database: Engine, *events: Event[Any]) -> None:
     for event in events:
         with transaction(database) as session:
             model_version_changed(session, event)
@@ -60,54 +62,74 @@ def test_migrations_make_the_declared_tables(database: Engine) -> None:
     assert schema_differences(database, store.Base.metadata) == []
 
 
-def test_a_promotion_is_served_and_told_once_and_a_block_takes_it_away(database: Engine) -> None:
-    told: list[str] = []
-    projection = Projection(database, "baseModels/tiny", BASE, lambda served: told.append(served.name))
+def test_a_promotion_is_served_and_announced_once_and_a_block_ends_it(database: Engine) -> None:
+    announced: list[str] = []
+    read_model = ReadModel(database, "baseModels/tiny", BASE, lambda served: announced.append(served.name))
     name = "models/m/versions/1"
-    tell(database, changed(name, PROMOTED))
-    projection.refresh()
-    projection.refresh()
-    assert told == [name]
-    assert projection.catalogue.resolve("models/m").name == name
-    tell(database, changed(name, BLOCKED, 1))
-    projection.refresh()
+    apply(database, changed(name, PROMOTED))
+    read_model.refresh()
+    read_model.refresh()
+    assert announced == [name]
+    assert read_model.catalogue.resolve("models/m").name == name
+    apply(database, changed(name, BLOCKED, 1))
+    read_model.refresh()
     with pytest.raises(DomainError) as caught:
-        projection.catalogue.resolve(name)
+        read_model.catalogue.resolve(name)
     assert caught.value.reason == "MODEL_VERSION_BLOCKED"
 
 
 def test_a_restart_serves_the_same_at_once(database: Engine) -> None:
-    tell(
+    apply(
         database,
         changed("models/m/versions/1", PROMOTED),
         changed("models/m/versions/2", PROMOTED, 1),
         changed("models/m/versions/1", RETIRED, 2),
     )
-    told: list[str] = []
-    projection = Projection(database, "baseModels/tiny", BASE, lambda served: told.append(served.name))
-    assert [served.name for served in projection.catalogue.served()] == [
+    announced: list[str] = []
+    read_model = ReadModel(database, "baseModels/tiny", BASE, lambda served: announced.append(served.name))
+    assert [served.name for served in read_model.catalogue.served()] == [
         "baseModels/tiny",
         "models/m/versions/2",
     ]
-    assert told == ["models/m/versions/2"]
+    assert announced == ["models/m/versions/2"]
 
 
-def test_a_running_projection_notices_a_promotion(database: Engine) -> None:
-    noticed, stop = threading.Event(), threading.Event()
-    projection = Projection(database, "baseModels/tiny", BASE, lambda served: noticed.set())
-    thread = threading.Thread(target=projection.run, args=(stop,))
+def test_a_running_read_model_notices_a_promotion_of_another_process(database: Engine) -> None:
+    noticed = threading.Event()
+    read_model = ReadModel(database, "baseModels/tiny", BASE, lambda served: noticed.set())
+    with looping(read_model):
+        apply(database, changed("models/m/versions/1", PROMOTED))
+        assert noticed.wait(10)
+
+
+def test_a_commit_wakes_the_read_model(database: Engine) -> None:
+    noticed = threading.Event()
+    read_model = ReadModel(database, "baseModels/tiny", BASE, lambda served: noticed.set(), poll_s=_NEVER_S)
+    with looping(read_model):
+        with transaction(database) as session:
+            model_version_changed(session, changed("models/m/versions/1", PROMOTED))
+            read_model.refresh_after(session)
+        assert noticed.wait(10)
+
+
+@contextmanager
+def looping(read_model: ReadModel) -> Iterator[None]:
+    """Runs a read model's loop."""
+    stop = threading.Event()
+    thread = threading.Thread(target=read_model.loop, args=(stop,))
     thread.start()
-    tell(database, changed("models/m/versions/1", PROMOTED))
-    assert noticed.wait(10)
-    stop.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
 
 
 def test_an_older_event_that_comes_later_changes_nothing(database: Engine) -> None:
     name = "models/m/versions/1"
-    tell(database, changed(name, BLOCKED, 5), changed(name, PROMOTED, 1))
-    projection = Projection(database, "baseModels/tiny", BASE, lambda served: None)
-    assert [served.name for served in projection.catalogue.served()] == ["baseModels/tiny"]
+    apply(database, changed(name, BLOCKED, 5), changed(name, PROMOTED, 1))
+    read_model = ReadModel(database, "baseModels/tiny", BASE, lambda served: None)
+    assert [served.name for served in read_model.catalogue.served()] == ["baseModels/tiny"]
 
 
 @pytest.mark.parametrize(
@@ -122,21 +144,38 @@ def test_an_older_event_that_comes_later_changes_nothing(database: Engine) -> No
 )
 def test_an_event_that_names_no_version_is_invalid(database: Engine, event: Event[Any]) -> None:
     with pytest.raises(InvalidEvent):
-        tell(database, event)
+        apply(database, event)
 
 
 def answer() -> Answer:
-    question = Question(
+    request = Request(
         inference="inferences/01KCB3Q6Z4S0V6XG1V2C3D4E5F",
-        served=Served("models/m/versions/1", BASE, "sha256:a", "sha256:v", "sha256:r", "owner", True),
+        served=Served(
+            name="models/m/versions/1",
+            base_digest=BASE,
+            adapter_digest="sha256:a",
+            version_digest="sha256:v",
+            report_digest="sha256:r",
+            owner="owner",
+            is_default=True,
+        ),
         prompt="what?",
         prompt_tokens=(1, 2, 3),
-        sampling=Sampling(16, 0.5, 0.9, 7, ("\n",)),
+        sampling=Sampling(max_output_tokens=16, temperature=0.5, top_p=0.9, seed=7, stop=("\n",)),
         principal="alice",
         request_id="r1",
         received=NOW,
     )
-    return Answer(question, (4, 5), (-0.5, -1.5), "that", Finish.STOP, 0.1, 0.3, NOW + timedelta(seconds=1))
+    return Answer(
+        request=request,
+        output_tokens=(4, 5),
+        log_probabilities=(-0.5, -1.5),
+        text="that",
+        finish=Finish.STOP,
+        time_to_first_token_s=0.1,
+        duration_s=0.3,
+        finished=NOW + timedelta(seconds=1),
+    )
 
 
 def test_an_answers_event_carries_what_attribution_and_the_fee_need() -> None:
@@ -171,22 +210,22 @@ def test_what_policy_leaves_out_is_absent_and_named() -> None:
 
 class Listening:
     def __init__(self) -> None:
-        self.heard: list[Any] = []
+        self.received: list[Any] = []
 
     def text(self, piece: str) -> None: ...
 
     def finished(self, answer: Answer) -> None:
-        self.heard.append(answer)
+        self.received.append(answer)
 
     def failed(self, error: DomainError) -> None:
-        self.heard.append(error)
+        self.received.append(error)
 
 
-def test_the_end_is_told_only_after_the_event_is_on_disk() -> None:
+def test_the_end_is_sent_only_after_the_event_is_on_disk() -> None:
     listener, order = Listening(), []
 
     def append(event: Event[Any]) -> None:
-        assert listener.heard == []
+        assert listener.received == []
         order.append(event.id)
 
     log = AnswerLog(append, (), "cpu/float32")
@@ -194,7 +233,7 @@ def test_the_end_is_told_only_after_the_event_is_on_disk() -> None:
     log.close()
     log.run()
     assert order == ["01KCB3Q6Z4S0V6XG1V2C3D4E5F"]
-    assert listener.heard[0].text == "that"
+    assert listener.received[0].text == "that"
 
 
 def test_an_answer_that_cannot_be_recorded_is_no_answer_and_the_next_one_is() -> None:
@@ -212,6 +251,6 @@ def test_an_answer_that_cannot_be_recorded_is_no_answer_and_the_next_one_is() ->
     log.run()
     with pytest.raises(ResourceExhausted):
         log.check()
-    assert isinstance(full.heard[0], Unavailable)
-    assert full.heard[0].reason == "ANSWER_NOT_RECORDED"
-    assert isinstance(well.heard[0], Answer)
+    assert isinstance(full.received[0], Unavailable)
+    assert full.received[0].reason == "ANSWER_NOT_RECORDED"
+    assert isinstance(well.received[0], Answer)

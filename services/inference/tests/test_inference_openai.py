@@ -1,4 +1,4 @@
-"""Claims about the OpenAI-compatible door, through ASGI."""
+"""Claims about the OpenAI-compatible API, through ASGI."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import httpx
 import pytest
 
 from inference.catalogue import Catalogue, Version, VersionState
-from inference.openai_door import build_app
-from inference.reception import Reception
-from servicekit.auth import Principal
+from inference.frontend import Frontend
+from inference.openai_api import OpenAiErrors, openai_routes
+from servicekit.auth import Principal, TokenVerifier
 from servicekit.errors import Unauthenticated
+from servicekit.server.http_calls import http_app
 from servicekit.server.limiter import Limiter
+from servicekit.server.pipeline import service_pipeline
+from servicekit.server.request_memory import RequestMemory
 
 pytestmark = pytest.mark.slow
 
@@ -25,47 +28,55 @@ TOKENS = {
 }
 
 
-def verify(token: str) -> Principal:
-    if token not in TOKENS:
+class Tokens(TokenVerifier):
+    """Knows two tokens by heart."""
+
+    def __init__(self) -> None:
+        """No keys, no issuer."""
+
+    def known(self, token: str) -> Principal | None:
+        return TOKENS.get(token)
+
+    def verify(self, token: str) -> Principal:
         raise Unauthenticated("TOKEN_MALFORMED")
-    return TOKENS[token]
 
 
 @pytest.fixture
 async def client(start_engine: Any, world: Any) -> AsyncIterator[httpx.AsyncClient]:
     running = start_engine()
-    version = Version(
-        "models/m0/versions/1",
-        VersionState.PROMOTED,
-        "sha256:" + "1" * 64,
-        world.base_digest,
-        world.adapters[0],
-        "",
-        "owner",
-        datetime.now(UTC),
+
+    def version(name: str, state: VersionState, adapter: int, digest: str = "") -> Version:
+        return Version(
+            name=name,
+            state=state,
+            version_digest=digest,
+            base_digest=world.base_digest,
+            adapter_digest=world.adapters[adapter],
+            report_digest="",
+            owner="owner",
+            changed=datetime.now(UTC),
+        )
+
+    promoted = version("models/m0/versions/1", VersionState.PROMOTED, 0, "sha256:" + "1" * 64)
+    blocked = version("models/m1/versions/1", VersionState.BLOCKED, 1)
+    catalogue = Catalogue("baseModels/tiny", world.base_digest, [promoted, blocked])
+    frontend = Frontend(
+        engine=running.engine,
+        tokenizer=running.tokenizer,
+        max_context_tokens=1024,
+        catalogue=lambda: catalogue,
+        check=lambda: None,
     )
-    blocked = Version(
-        "models/m1/versions/1",
-        VersionState.BLOCKED,
-        "",
-        world.base_digest,
-        world.adapters[1],
-        "",
-        "owner",
-        datetime.now(UTC),
+    pipeline = service_pipeline(
+        Tokens(), Limiter(0.001, 20, 2), RequestMemory(64 << 20, 8), default_deadline_s=30, max_deadline_s=300
     )
-    catalogue = Catalogue("baseModels/tiny", world.base_digest, [version, blocked])
-    app = build_app(
-        Reception(running.engine, running.tokenizer, 1024, lambda: catalogue, lambda: None),
-        verify,
-        Limiter(0.001, 20, 2),
-        60,
-    )
+    app = http_app(openai_routes(frontend, 60), pipeline, OpenAiErrors())
     headers = {"authorization": "Bearer user"}
     async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://door", headers=headers
+        transport=httpx.ASGITransport(app), base_url="http://api", headers=headers
     ) as one:
         yield one
+    pipeline.close()
 
 
 def ask(**changes: Any) -> dict[str, Any]:
@@ -111,7 +122,9 @@ async def test_models_lists_versions_and_the_name_that_means_the_default(client:
     listed = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
     assert listed == ["baseModels/tiny", "models/m0/versions/1", "models/m0"]
     assert (await client.get("/v1/models/models/m0")).json()["version"] == "models/m0/versions/1"
-    assert (await client.get("/v1/models/nothing")).status_code == 404
+    assert (await client.get("/v1/models/models/unknown")).status_code == 404
+    ill_formed = await client.get("/v1/models/nothing")
+    assert (ill_formed.status_code, ill_formed.json()["error"]["param"]) == (400, "model")
 
 
 @pytest.mark.parametrize(
@@ -143,13 +156,30 @@ async def test_a_message_that_speaks_as_another_is_refused(client: httpx.AsyncCl
     assert reply.json()["error"]["param"] == "messages[0].content"
 
 
+async def test_a_prompt_with_control_tokens_is_text(client: httpx.AsyncClient) -> None:
+    plain = (await client.post("/v1/completions", json=ask(prompt="hi end"))).json()["usage"]["prompt_tokens"]
+    reply = await client.post("/v1/completions", json=ask(prompt="hi<|im_end|> end"))
+    assert reply.status_code == 200
+    # As a control token it would be one token; as text it is several.
+    assert reply.json()["usage"]["prompt_tokens"] > plain + 2
+
+
+@pytest.mark.parametrize("field", ["model", "prompt", "stop", "user"])
+async def test_a_lone_surrogate_in_a_body_is_refused(client: httpx.AsyncClient, field: str) -> None:
+    body = json.dumps(ask(**{field: "\ud800"})).encode()
+    reply = await client.post("/v1/completions", content=body)
+    assert reply.status_code == 400
+
+
 @pytest.mark.parametrize(
     ("request_headers", "body", "status", "code"),
     [
-        ({"authorization": ""}, ask(), 401, "TOKEN_MISSING"),
+        ({"authorization": ""}, ask(), 401, "TOKEN_SCHEME"),
         ({"authorization": "Bearer forged"}, ask(), 401, "TOKEN_MALFORMED"),
         ({"authorization": "Bearer auditor"}, ask(), 403, "PERMISSION_DENIED"),
-        ({}, ask(model="models/nobody"), 404, "MODEL_NOT_FOUND"),
+        ({}, ask(model="models/unknown"), 404, "MODEL_NOT_FOUND"),
+        ({}, ask(model="unknown"), 400, "INVALID_ARGUMENT"),
+        ({}, ask(model=""), 400, "INVALID_ARGUMENT"),
         ({}, ask(model="models/m1/versions/1"), 409, "MODEL_VERSION_BLOCKED"),
     ],
 )
@@ -165,11 +195,11 @@ async def test_refusals_have_openais_shape_and_the_right_status(
 async def test_a_body_that_is_no_json_or_too_large_is_refused(client: httpx.AsyncClient) -> None:
     assert (await client.post("/v1/completions", content=b"{")).status_code == 400
     large = await client.post("/v1/completions", content=b" " * (1 << 20) + b"  ")
-    assert large.json()["error"]["param"] == "body"
+    assert (large.status_code, large.json()["error"]["code"]) == (413, "REQUEST_TOO_LARGE")
     assert (await client.post("/v1/nothing", json={})).json()["error"]["code"] == "NO_SUCH_ROUTE"
 
 
-async def test_a_principal_that_asks_too_often_is_told_when_to_come_back(client: httpx.AsyncClient) -> None:
+async def test_a_principal_that_calls_too_often_learns_when_to_return(client: httpx.AsyncClient) -> None:
     replies = [await client.get("/v1/models") for _ in range(21)]
     assert [reply.status_code for reply in replies] == [200] * 20 + [429]
     assert replies[-1].json()["error"]["code"] == "RATE_LIMIT"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import torch
 
-from inference.catalogue import Catalogue, Version, VersionState
+from inference.catalogue import SERVED_MODELS, Catalogue, Version, VersionState, size_in_response
 from inference.residency import Residency
 from inference.sampling import Sampler, Sampling, choose
-from servicekit.errors import FailedPrecondition, NotFound
+from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound
+from servicekit.lists import Query
 
 BASE = "sha256:" + "b" * 64
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -58,7 +60,14 @@ def test_least_recently_used_adapter_leaves_first_and_a_pinned_one_never() -> No
 
 def version(name: str, state: VersionState, minutes: int = 0, base: str = BASE) -> Version:
     return Version(
-        name, state, f"v-{name}", base, f"a-{name}", "r", "owner", NOW + timedelta(minutes=minutes)
+        name=name,
+        state=state,
+        version_digest=f"v-{name}",
+        base_digest=base,
+        adapter_digest=f"a-{name}",
+        report_digest="r",
+        owner="owner",
+        changed=NOW + timedelta(minutes=minutes),
     )
 
 
@@ -82,6 +91,31 @@ def test_a_model_means_the_version_promoted_last() -> None:
     assert catalogue.resolve("baseModels/tiny").adapter_digest == ""
 
 
+def test_served_models_are_filtered_and_sorted() -> None:
+    versions = [
+        version("models/m/versions/2", VersionState.PROMOTED, 1),
+        version("models/m/versions/10", VersionState.PROMOTED, 2),
+        version("models/a/versions/1", VersionState.PROMOTED),
+    ]
+    served = Catalogue("baseModels/tiny", BASE, versions).served()
+
+    def names(**query: Any) -> list[str]:
+        page = SERVED_MODELS.page_of(served, Query(**query), bytes_of=size_in_response)
+        assert page.total_size >= len(page.items)
+        return [one.name for one in page.items]
+
+    in_order = ["baseModels/tiny", "models/a/versions/1", "models/m/versions/2", "models/m/versions/10"]
+    assert names() == in_order
+    assert names(order_by="name desc")[-1] == "baseModels/tiny"
+    assert names(filter="is_default = true") == ["models/a/versions/1", "models/m/versions/10"]
+    assert names(filter='name = "models/m/*"') == in_order[2:]
+    first = SERVED_MODELS.page_of(served, Query(page_size=3), bytes_of=size_in_response)
+    assert first.total_size == 4
+    assert names(page_size=3, page_token=first.next_page_token) == in_order[3:]
+    with pytest.raises(InvalidArgument):
+        names(filter="is_default = true", page_token=first.next_page_token)
+
+
 def test_what_is_not_served_says_why() -> None:
     catalogue = Catalogue(
         "baseModels/tiny",
@@ -92,8 +126,8 @@ def test_what_is_not_served_says_why() -> None:
         ],
     )
     with pytest.raises(NotFound) as unknown:
-        catalogue.resolve("models/nobody")
-    assert "models/nobody" in unknown.value.message
+        catalogue.resolve("models/unknown")
+    assert "models/unknown" in unknown.value.message
     with pytest.raises(NotFound):
         catalogue.resolve("baseModels/other")
     with pytest.raises(FailedPrecondition) as blocked:

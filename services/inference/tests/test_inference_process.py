@@ -19,13 +19,13 @@ import pytest
 from openledger.inference.v1 import inference_pb2 as pb
 from openledger.inference.v1.inference_pb2_grpc import InferenceServiceStub
 
+from openledger_client.channels import sync_channel
 from servicekit.auth import DevelopmentIssuer
-from servicekit.client import sync_channel
 from servicekit.database import engine, new_metadata, transaction
+from servicekit.delivery.inbox import once
+from servicekit.eventlog.events import from_record
 from servicekit.eventlog.factory import open_event_log
-from servicekit.events import from_record
-from servicekit.inbox import once
-from servicekit.topics import INFERENCE_COMPLETED_V1
+from servicekit.eventlog.topics import INFERENCE_COMPLETED_V1
 from servicekit.wal import Wal, WalSender
 
 pytestmark = pytest.mark.server
@@ -58,7 +58,7 @@ def process(
 
 
 def answer(address: str, token: str) -> tuple[str, str]:
-    """(inference, text) of an answer heard to its end."""
+    """(inference, text) of an answer received to its end."""
     stub: Any = InferenceServiceStub(sync_channel(address, token))
     request = pb.GenerateRequest(
         model="baseModels/tiny", prompt="The actor", sampling=pb.SamplingParameters(max_output_tokens=8)
@@ -108,7 +108,7 @@ def token(state_dir: Path) -> str:
 
 
 def test_answers_of_killed_processes_take_effect_once_and_none_is_lost(tmp_path: Path) -> None:
-    with process(tmp_path, "kafka://127.0.0.1:1") as (one, ready):  # the event log is away: answers go on
+    with process(tmp_path, "kafka://127.0.0.1:1") as (one, ready):  # the event log is down: answers continue
         bearer = token(tmp_path)
         answers = dict(answer(ready["grpc"], bearer) for _ in range(2))
         metrics = httpx.get(f"http://{ready['metrics']}/metrics").text

@@ -1,4 +1,4 @@
-"""Claims about the whole service in this process: gRPC and HTTP doors, promotion by event, cancellation."""
+"""Claims about the whole service in this process: gRPC and HTTP APIs, promotion by event, cancellation."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from openledger.inference.v1 import inference_pb2 as pb
 from openledger.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from openledger.trainer.v1 import events_pb2, trainer_pb2
 
-from inference.process import assemble, build
+from inference.service import assemble, build
 from inference.settings import InferenceSettings
-from servicekit.client import sync_channel
-from servicekit.errors import (
-    DomainError,
+from openledger_client.channels import sync_channel
+from openledger_client.errors import (
     FailedPrecondition,
     InvalidArgument,
     NotFound,
+    OpenLedgerError,
     PermissionDenied,
-    StartupError,
     from_rpc_error,
 )
-from servicekit.events import Event, new_event, to_record
+from servicekit.errors import StartupError
+from servicekit.eventlog.events import Event, new_event, to_record
+from servicekit.eventlog.topics import MODEL_VERSION_V1
 from servicekit.server import Service
-from servicekit.testing import running, token
-from servicekit.topics import MODEL_VERSION_V1
+from servicekit.testing.services import running, token
 from servicekit.wal import Wal
 
 pytestmark = pytest.mark.slow
@@ -83,7 +83,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, world: Any) -> Iterator[Run
         auth_mode="development",
         base_model="tiny",
         adapter_slots=2,
-        max_rows=4,
+        max_sequences=4,
         grace_s=2,
     )
     service = Service("inference", settings, "inference")
@@ -117,7 +117,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def refusal(call: Any) -> DomainError:
+def refusal(call: Any) -> OpenLedgerError:
     with pytest.raises(grpc.RpcError) as caught:
         list(call)
     return from_rpc_error(caught.value)
@@ -210,14 +210,14 @@ def test_a_wrong_field_is_named(served: Running, request_: pb.GenerateRequest, f
     assert error.violations[0].field == field
 
 
-def test_who_may_not_ask_is_told_so(served: Running) -> None:
+def test_a_caller_without_the_permission_is_refused(served: Running) -> None:
     request = pb.GenerateRequest(model="baseModels/tiny", prompt="a")
     auditor = served.stub_for(token(served.service, ["auditor"], "eve"))
     assert isinstance(refusal(auditor.Generate(request)), PermissionDenied)
     assert refusal(served.stub_for(None).Generate(request)).code is grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_a_write_ahead_log_in_use_is_told_at_start(tmp_path: Path) -> None:
+def test_a_write_ahead_log_in_use_prevents_the_start(tmp_path: Path) -> None:
     settings = InferenceSettings(state_dir=tmp_path, auth_mode="development", base_model="tiny")
     first = Wal(settings.wal_folder)
     with pytest.raises(StartupError, match="write-ahead log"):
@@ -238,7 +238,7 @@ def test_pages_of_served_models_join_to_all(served: Running, world: Any) -> None
     assert found == names(served)
 
 
-def test_both_doors_give_the_same_answer(served: Running) -> None:
+def test_both_apis_give_the_same_answer(served: Running) -> None:
     text = "".join(part.delta.text for part in served.ask("baseModels/tiny"))
     body = {"model": "baseModels/tiny", "prompt": "The actor", "max_tokens": 8, "temperature": 0}
     reply = httpx.post(
@@ -249,7 +249,7 @@ def test_both_doors_give_the_same_answer(served: Running) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-def test_an_http_client_that_goes_away_leaves_nothing_running(served: Running, stream: bool) -> None:
+def test_an_http_client_that_leaves_stops_and_leaves_nothing_running(served: Running, stream: bool) -> None:
     # Greedy: a sampled answer of the tiny model may end by itself at its first token.
     body = {
         "model": "baseModels/tiny",

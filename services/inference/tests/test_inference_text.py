@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from inference.text import StopText, TextStream
 from modelkit import base_model
-from modelkit.tiny import create_tiny
+from modelkit.weights import loading
+from modelkit.weights.tiny import create_tiny
 from servicekit.objects import ObjectStore
 
 
@@ -20,7 +21,7 @@ def _tokenizer() -> Any:
     with tempfile.TemporaryDirectory() as name:
         store = ObjectStore(f"{name}/objects")
         folder = base_model.materialise(create_tiny(store), store, Path(name) / "cache")
-        return base_model.load_tokenizer(folder)
+        return loading.load_tokenizer(folder)
 
 
 TOKENIZER = _tokenizer()

@@ -18,17 +18,18 @@ from openledger.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
 
 from identity.digest import canonical_json, digest_json, sha256_bytes
 from identity.snapshot import SnapshotLine, root, write_lines
-from servicekit.client import sync_channel
+from openledger_client.channels import sync_channel
 from servicekit.database import reading
-from servicekit.events import new_event, to_record
+from servicekit.eventlog.events import new_event, to_record
+from servicekit.eventlog.topics import DATANET_SNAPSHOT_V1
 from servicekit.server import Service
-from servicekit.testing import running, token
-from servicekit.topics import DATANET_SNAPSHOT_V1
-from trainer.__main__ import build
-from trainer.base_models import BaseModel, registry_folder
-from trainer.jobs.files import RESULT_FILE, TrainingResult, write_json
+from servicekit.testing.services import running, token
+from trainer.contract.base_models import BaseModel, registry_folder
+from trainer.contract.evaluation import EvaluationJob
+from trainer.contract.files import RESULT_FILE, TrainingResult, write_json
+from trainer.contract.progress import ProgressWriter
 from trainer.jobs.runner import JobStatus, RunnerUnavailable
-from trainer.progress import ProgressWriter
+from trainer.service import build
 from trainer.settings import TrainerSettings
 from trainer.store import snapshots
 
@@ -36,14 +37,18 @@ PROMPT, COMPLETION = "Report: {text}\nTactic:", " {tactic}"
 SNAPSHOT = "datanets/threat-intel/snapshots/1"
 
 
+UNHARMED = {"domain": 0.3, "hellaswag": 0.0, "arc_easy": 0.0, "bits_per_byte": 0.0}
+"""Changes of accuracy on the suites of the default gate policy that pass it."""
+
+
 class ScriptedRunner:
-    """A JobRunner that runs nothing: a job goes on until the test ends it."""
+    """A JobRunner that runs nothing: a job runs until the test ends it."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, JobStatus] = {}
         self.commands: dict[str, list[str]] = {}
         self.submissions: list[str] = []
-        self.away = False
+        self.unreachable = False
 
     def submit(self, id_: str, command: Sequence[str]) -> None:
         self._answer()
@@ -62,8 +67,8 @@ class ScriptedRunner:
             self.jobs[id_] = JobStatus.STOPPED
 
     def _answer(self) -> None:
-        if self.away:
-            raise RunnerUnavailable("away")
+        if self.unreachable:
+            raise RunnerUnavailable("unreachable")
 
 
 @dataclass
@@ -74,6 +79,7 @@ class Trainer:
     runner: ScriptedRunner | None
     service: Service
     channels: list[grpc.Channel] = field(default_factory=list)
+    evaluations: int = 0
 
     def stub(self, principal: str = "alice", *roles: str) -> Any:
         bearer = token(self.service, roles or ("builder",), principal)
@@ -85,14 +91,20 @@ class Trainer:
         return self.settings.jobs / name.rsplit("/", 1)[1]
 
     def seal(self, name: str = SNAPSHOT, records: int = 300, held_out: int = 120) -> datanet_pb2.Snapshot:
-        """Puts a snapshot into the object store and tells it, as datanet does; returns when the trainer knows."""
+        """Puts a snapshot into the object store and publishes its event, as datanet does; returns when the trainer knows."""
         lines = []
         for number in range(records + held_out):
             record = {"text": f"The actor used tool {number} for phishing.", "tactic": "initial access"}
             digest = digest_json(record)
             split = "train" if number < records else "held_out"
             lines.append(
-                SnapshotLine(digest, digest, split, "datanets/threat-intel/contributors/eset", record)
+                SnapshotLine(
+                    record_digest=digest,
+                    cluster=digest,
+                    split=split,
+                    contributor="datanets/threat-intel/contributors/eset",
+                    record=record,
+                )
             )
         data = write_lines(lines)
         snapshot = datanet_pb2.Snapshot(
@@ -155,7 +167,11 @@ class Trainer:
         write_json(
             self.folder(run.name) / RESULT_FILE,
             TrainingResult(
-                adapter, manifest, "cpu/float32", {"torch": "2"}, {"tokens": 4000.0, "train_s": 10.0}
+                adapter_digest=adapter,
+                training_manifest_digest=manifest,
+                compute="cpu/float32",
+                packages={"torch": "2"},
+                measurements={"tokens": 4000.0, "train_s": 10.0},
             ),
         )
         self.runner.jobs[id_] = JobStatus.SUCCEEDED
@@ -164,13 +180,23 @@ class Trainer:
         return self.stub().GetModelVersion(pb.GetModelVersionRequest(name=updates[-1].run.model_version))
 
     def evaluated(self, version: pb.ModelVersion, **suites: float) -> pb.ModelVersion:
-        """The version with a report in which accuracy on each suite changed by this much."""
-        items = [pb.EvaluateModelVersionRequest.SuiteRequest(suite=suite, items=400) for suite in suites]
+        """The version with a complete report in which accuracy on each suite changed by this much: on those that are not named,
+        the domain gained and the others are as they were."""
+        return self.measured(version, **{**UNHARMED, **suites})
+
+    def measured(self, version: pb.ModelVersion, **suites: float) -> pb.ModelVersion:
+        """The version with a report of these suites alone."""
+        self.evaluations += 1  # each is another request, or it would answer the one before
+        items = [
+            pb.EvaluateModelVersionRequest.SuiteRequest(suite=suite, items=400 + self.evaluations)
+            for suite in suites
+        ]
         evaluation = self.stub().EvaluateModelVersion(
             pb.EvaluateModelVersionRequest(name=version.name, suites=items)
         )
         id_ = self.at_ray(evaluation.name)
-        report, outcomes = make_report(version, suites)
+        job = EvaluationJob.read(self.folder(evaluation.name))
+        report, outcomes = make_report(version, suites, job)
         result = {
             "report_digest": self.service.objects.put_bytes(canonical_json(report)),
             "outcomes_digest": self.service.objects.put_bytes(outcomes),
@@ -184,18 +210,30 @@ class Trainer:
         return self.stub().GetModelVersion(pb.GetModelVersionRequest(name=version.name))
 
 
-def make_report(version: pb.ModelVersion, suites: dict[str, float]) -> tuple[dict[str, Any], bytes]:
-    """A real report over 400 made-up items a suite: half of them right with the base."""
+def make_report(
+    version: pb.ModelVersion, suites: dict[str, float], job: EvaluationJob | None = None
+) -> tuple[dict[str, Any], bytes]:
+    """A real report over 400 made-up items a suite: half of them right with the base. It is judged by the job's gate policy;
+    without a job, by one that asks for exactly these suites."""
     from evalstats.comparison import Method
-    from evalstats.gate import Role
+    from evalstats.order import item_order
     from evalstats.outcomes import ItemOutcome, Outcomes
+    from evalstats.policy import GatePolicy, Role, SuitePolicy
     from evalstats.report import Inputs, SuiteRecord, build, outcome_set
     from evalstats.rules import Rule
 
     def outcomes(suite: str, adapter: str | None, right: int) -> Outcomes:
-        items = tuple(ItemOutcome(f"i{n}", f"i{n}", float(n < right), (0.0, -1.0)) for n in range(400))
-        return Outcomes(sha256_bytes(suite.encode()), version.base_digest, adapter, "cpu/float32", items)
+        order = item_order([(f"i{n}", f"i{n}") for n in range(400)], seed=0)
+        items = tuple(ItemOutcome(f"i{n}", f"i{n}", float(n < right), (0.0, -1.0)) for n in order)
+        return Outcomes(
+            suite_digest=sha256_bytes(suite.encode()),
+            base_digest=version.base_digest,
+            adapter_digest=adapter,
+            compute="cpu/float32",
+            items=items,
+        )
 
+    given = GatePolicy.from_json(job.policy) if job else None
     pairs, records = [], []
     for suite, change in suites.items():
         pairs.append(
@@ -204,16 +242,34 @@ def make_report(version: pb.ModelVersion, suites: dict[str, float]) -> tuple[dic
         digest = sha256_bytes(suite.encode())
         role = Role.DOMAIN if suite == "domain" else Role.RETAINED
         margin = 0.0 if suite == "domain" else 0.05
-        records.append(SuiteRecord(suite, role, Rule.CHOICE_PER_BYTE, "1", digest, digest, digest, margin))
+        asked = given.suite(suite) if given else None
+        records.append(
+            SuiteRecord(
+                name=suite,
+                role=role,
+                rule=Rule.CHOICE_PER_BYTE,
+                version="1",
+                digest=digest,
+                items_digest=digest,
+                template_digest=digest,
+                margin=asked.margin if asked else margin,
+                available=400,
+            )
+        )
+    policy = given or GatePolicy(
+        suites=tuple(SuitePolicy(name=r.name, role=r.role, margin=r.margin, items=400) for r in records)
+    )
     stored = canonical_json(outcome_set(pairs))
     inputs = Inputs(
-        version.base_digest,
-        version.adapter_digest,
-        sha256_bytes(stored),
-        tuple(records),
-        Method(),
-        {"device": "cpu", "dtype": "float32"},
-        {},
+        base_digest=version.base_digest,
+        adapter_digest=version.adapter_digest,
+        outcomes_digest=sha256_bytes(stored),
+        suites=tuple(records),
+        policy=policy,
+        policy_source=job.policy_source if job else policy.digest,
+        method=Method(),
+        compute={"device": "cpu", "dtype": "float32"},
+        packages={},
     )
     return build(inputs, pairs), stored
 
@@ -231,7 +287,14 @@ def settings(tmp_path: Path, database_url: str) -> TrainerSettings:
     """On either kind of database. A base model is registered already: importing it is another test's business."""
     folder = registry_folder(tmp_path)
     folder.mkdir(parents=True)
-    model = BaseModel("tiny", sha256_bytes(b"base"), "Tiny", "Apache-2.0", 164_160, "random weights")
+    model = BaseModel(
+        id="tiny",
+        digest=sha256_bytes(b"base"),
+        display_name="Tiny",
+        licence="Apache-2.0",
+        parameter_count=164_160,
+        source="random weights",
+    )
     (folder / "tiny.json").write_text(json.dumps(asdict(model)))
     return TrainerSettings(
         state_dir=tmp_path,
@@ -247,9 +310,9 @@ def settings(tmp_path: Path, database_url: str) -> TrainerSettings:
 def trainer(settings: TrainerSettings) -> Iterator[Trainer]:
     runner = ScriptedRunner()
     with running(build(settings, runner)) as service:
-        house = Trainer(settings, runner, service)
-        yield house
-        for channel in house.channels:
+        started = Trainer(settings, runner, service)
+        yield started
+        for channel in started.channels:
             channel.close()
 
 
@@ -260,7 +323,7 @@ def wait() -> Callable[[Callable[[], bool]], None]:
 
 
 @pytest.fixture(scope="session")
-def house() -> type[Trainer]:
+def trainer_type() -> type[Trainer]:
     """For tests that bring their own service."""
     return Trainer
 

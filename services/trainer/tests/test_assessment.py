@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
 
-from trainer.assessment import Finding, Intent, Severity, assess
-from trainer.estimate import START_S, expected_seconds
+from trainer.assessment import Assessment, Finding, Intent, Severity, assess
+from trainer.contract.spec import (
+    NO_REHEARSAL,
+    EffectiveSpec,
+    Origin,
+    RehearsalSpec,
+    SpecError,
+    TrainingSpec,
+    resolve,
+)
+from trainer.estimate import START_S, expected
 from trainer.facts import DataFacts, combine
-from trainer.spec import NO_REPLAY, ReplaySpec, SpecError, TrainingSpec, resolve
-from trainer.suggestion import REPLAY, suggest
+from trainer.suggestion import REHEARSAL, suggest
 
-FACTS = DataFacts(2000, 1900, 400, 140.0, 300.0, 0.2)
+FACTS = DataFacts(
+    train_records=2000,
+    train_clusters=1900,
+    held_out_records=400,
+    mean_characters=140.0,
+    long_characters=300.0,
+    largest_share=0.2,
+)
 
 
 def spec(**values: Any) -> TrainingSpec:
@@ -31,28 +47,28 @@ def test_what_the_platform_suggests_has_no_warning() -> None:
     assert all(f.severity is Severity.INFO for f in assess(suggest(FACTS, {"steps": 40}), FACTS, Intent()))
 
 
-def test_a_careless_rate_without_replay_is_a_danger_and_comes_first() -> None:
-    found = assess(spec(learning_rate=2e-3, replay=NO_REPLAY), FACTS, Intent())
+def test_a_careless_rate_without_rehearsal_is_a_danger_and_comes_first() -> None:
+    found = assess(spec(learning_rate=2e-3, rehearsal=NO_REHEARSAL), FACTS, Intent())
     assert (found[0].severity, found[0].parameter) == (Severity.DANGER, "learning_rate")
     assert [f.severity for f in found] == sorted((f.severity for f in found), reverse=True)
 
 
-def test_with_replay_the_same_rate_is_a_warning() -> None:
+def test_with_rehearsal_the_same_rate_is_a_warning() -> None:
     assert findings(spec(learning_rate=2e-3))["learning_rate"].severity is Severity.WARNING
 
 
-def test_no_replay_names_what_the_intent_wants_kept() -> None:
-    found = findings(spec(replay=NO_REPLAY), intent=Intent("", (("arc_easy", 0.02),)))
-    assert "arc_easy" in found["replay.kind"].consequence
+def test_no_rehearsal_names_what_the_intent_wants_kept() -> None:
+    found = findings(spec(rehearsal=NO_REHEARSAL), intent=Intent("", (("arc_easy", 0.02),)))
+    assert "arc_easy" in found["rehearsal.kind"].consequence
 
 
 @pytest.mark.parametrize(
     ("values", "parameter"),
     [
         ({"learning_rate": 1e-4}, "learning_rate"),
-        ({"replay": dataclasses.replace(REPLAY, kl_weight=20.0)}, "replay.kl_weight"),
-        ({"replay": dataclasses.replace(REPLAY, kl_weight=0.1)}, "replay.kl_weight"),
-        ({"replay": dataclasses.replace(REPLAY, sequences=16)}, "replay.sequences"),
+        ({"rehearsal": dataclasses.replace(REHEARSAL, kl_weight=20.0)}, "rehearsal.kl_weight"),
+        ({"rehearsal": dataclasses.replace(REHEARSAL, kl_weight=0.1)}, "rehearsal.kl_weight"),
+        ({"rehearsal": dataclasses.replace(REHEARSAL, sequences=16)}, "rehearsal.sequences"),
         ({"steps": 1000}, "steps"),
         ({"lora_alpha": 256}, "lora_alpha"),
         ({"max_tokens": 32}, "max_tokens"),
@@ -75,23 +91,23 @@ def test_few_steps_get_a_higher_rate() -> None:
 
 
 def test_every_value_says_who_chose_it() -> None:
-    effective = resolve({"learning_rate": 2e-3, "replay.kind": "none"}, suggest(FACTS, {}))
-    assert effective.spec.replay == NO_REPLAY
+    effective = resolve({"learning_rate": 2e-3, "rehearsal.kind": "none"}, suggest(FACTS, {}))
+    assert effective.spec.rehearsal == NO_REHEARSAL
     origins = effective.origins
     assert (origins["learning_rate"], origins["steps"], origins["lora_rank"]) == (
         "user",
         "suggested",
         "default",
     )
-    assert origins["replay.kl_weight"] == "user"  # follows from the kind
+    assert origins["rehearsal.kl_weight"] == "user"  # follows from the kind
     assert set(origins) == set(effective.spec.values())
 
 
 @pytest.mark.parametrize(
     ("user", "parameter"),
     [
-        ({"replay.kind": "none", "replay.sequences": 8}, "replay.sequences"),
-        ({"replay.sequences": 4, "replay.sequences_per_step": 6}, "replay.sequences_per_step"),
+        ({"rehearsal.kind": "none", "rehearsal.sequences": 8}, "rehearsal.sequences"),
+        ({"rehearsal.sequences": 4, "rehearsal.sequences_per_step": 6}, "rehearsal.sequences_per_step"),
         ({"target_modules": ("lm_head",)}, "target_modules"),
         ({"batch_size": 2, "workers": 4}, "workers"),
         ({"learning_rate": -1.0}, "learning_rate"),
@@ -105,19 +121,50 @@ def test_values_that_cannot_run_are_refused_by_name(user: dict[str, Any], parame
 
 
 def test_a_spec_survives_json() -> None:
-    original = spec(replay=ReplaySpec("self_generated", 8, 16, 2, 1.5))
+    original = spec(
+        rehearsal=RehearsalSpec(
+            kind="self_generated", sequences=8, tokens_each=16, sequences_per_step=2, kl_weight=1.5
+        )
+    )
     assert TrainingSpec.from_json(original.to_json()) == original
 
 
 def test_facts_of_several_snapshots_add_up() -> None:
-    other = DataFacts(1000, 900, 100, 80.0, 500.0, 0.9)
+    other = DataFacts(
+        train_records=1000,
+        train_clusters=900,
+        held_out_records=100,
+        mean_characters=80.0,
+        long_characters=500.0,
+        largest_share=0.9,
+    )
     both = combine([FACTS, other])
     assert (both.train_records, both.held_out_records, both.long_characters) == (3000, 500, 500.0)
     assert both.mean_characters == pytest.approx(120.0)
     assert both.largest_share == pytest.approx(0.3)
 
 
-def test_the_estimate_grows_with_replay_and_is_zero_when_nothing_was_measured() -> None:
-    assert expected_seconds(spec(), FACTS, 0.0) == 0.0
-    without = expected_seconds(spec(replay=NO_REPLAY), FACTS, 400.0)
-    assert START_S < without < expected_seconds(spec(), FACTS, 400.0)
+def test_the_expected_time_grows_with_rehearsal() -> None:
+    without = expected(spec(rehearsal=NO_REHEARSAL), FACTS, 400.0, 1)
+    assert START_S < without.seconds < expected(spec(), FACTS, 400.0, 1).seconds
+    assert without.basis == "the newest run of this base model here"
+
+
+def test_the_expected_time_of_a_first_run_follows_from_the_models_size() -> None:
+    small, large = (expected(spec(), FACTS, 0.0, parameters) for parameters in (135_000_000, 1_350_000_000))
+    assert small.seconds == pytest.approx(expected(spec(), FACTS, 370.4, 1).seconds, rel=0.01)
+    assert large.seconds > 9 * (small.seconds - START_S)
+    assert "no run of it has succeeded" in small.basis
+
+
+def test_an_assessment_survives_json() -> None:
+    findings = tuple(assess(spec(learning_rate=2e-3), FACTS, Intent()))
+    origins: dict[str, Origin] = dict.fromkeys(spec().values(), "user")
+    made = Assessment(
+        findings=findings,
+        suggested=spec(),
+        effective=EffectiveSpec(spec(), origins),
+        expected_s=12.5,
+        expected_basis="basis",
+    )
+    assert Assessment.from_json(json.loads(json.dumps(made.to_json()))) == made

@@ -1,4 +1,4 @@
-"""An owner of one model is nobody in another, and one person is never two."""
+"""The owner of one model has no rights in another, and one person never acts as two."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import grpc
 import pytest
 from openledger.trainer.v1 import trainer_pb2 as pb
 
-from servicekit.errors import AlreadyExists, PermissionDenied, from_rpc_error
+from openledger_client.errors import AlreadyExists, PermissionDenied, from_rpc_error
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def run_request(model: str, **fields: Any) -> pb.CreateTrainingRunRequest:
     )
 
 
-def test_nobody_adds_a_version_to_anothers_model_or_stops_its_run(trainer: Any) -> None:
+def test_only_its_owner_adds_a_version_to_a_model_or_stops_its_run(trainer: Any) -> None:
     trainer.seal()
     run = trainer.create()
     eve = trainer.stub("eve", "builder", "approver")
@@ -43,13 +43,13 @@ def test_nobody_adds_a_version_to_anothers_model_or_stops_its_run(trainer: Any) 
     assert denied(trainer.stub("alice").CancelTrainingRun, pb.CancelTrainingRunRequest(name=own.name))
     admin = trainer.stub("root", "admin")
     assert admin.CreateTrainingRun(run_request(run.model)).principal == "root"
-    # Whoever administers may add a run; the model stays whose it was.
+    # An administrator may add a run; the owner of the model stays the same.
     assert trainer.stub("alice").CreateTrainingRun(run_request(run.model)).principal == "alice"
     cancelled = admin.CancelTrainingRun(pb.CancelTrainingRunRequest(name=run.name))
     assert cancelled.state == pb.RUN_STATE_CANCELLED
 
 
-def test_nobody_measures_promotes_or_overrides_anothers_version(trainer: Any) -> None:
+def test_only_its_owner_measures_promotes_or_overrides_a_version(trainer: Any) -> None:
     trainer.seal()
     version = trainer.evaluated(trainer.trained(), domain=0.2, hellaswag=0.0)
     eve = trainer.stub("eve", "builder")
@@ -75,6 +75,25 @@ def test_an_override_needs_a_second_person_however_many_roles_the_first_has(trai
     assert (approved.requester, approved.approver) == ("alice", "bob")
     promoted = bob.PromoteModelVersion(pb.PromoteModelVersionRequest(name=version.name, override=asked.name))
     assert promoted.state == pb.MODEL_VERSION_STATE_PROMOTED
+
+
+@pytest.mark.parametrize(
+    "spelling", ["Alice", "alice ", "\u0430lice", "al\u00edce", "ali\u0301ce", "\uff41lice", "a1ice"]
+)
+def test_one_person_under_two_spellings_is_no_second_person(trainer: Any, spelling: str) -> None:
+    trainer.seal()
+    version = trainer.evaluated(trainer.trained(), domain=0.2, hellaswag=-0.5)
+    asked = trainer.stub("alice").CreatePromotionOverride(
+        pb.CreatePromotionOverrideRequest(model_version=version.name, reason=REASON)
+    )
+    approve = pb.ApprovePromotionOverrideRequest(name=asked.name)
+    again = trainer.stub(spelling, "approver", "builder")
+    assert denied(again.ApprovePromotionOverride, approve)
+    # Folding refuses; it grants nothing: the other spelling does not own alice's model.
+    suites = [pb.EvaluateModelVersionRequest.SuiteRequest(suite="domain", items=400)]
+    assert denied(
+        again.EvaluateModelVersion, pb.EvaluateModelVersionRequest(name=version.name, suites=suites)
+    )
 
 
 def test_a_late_repeat_of_a_promotion_does_not_bring_back_what_was_retired(trainer: Any) -> None:

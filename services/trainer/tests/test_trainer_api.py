@@ -1,4 +1,4 @@
-"""The trainer through its gRPC door: runs, versions, evaluations, the gate."""
+"""The trainer through its gRPC API: runs, versions, evaluations, the gate."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from openledger.common.v1.list_pb2 import VIEW_FULL, VIEW_UNSPECIFIED
 from openledger.trainer.v1 import trainer_pb2 as pb
+from sqlalchemy.event import listen
 
 from identity.digest import sha256_bytes
+from servicekit.database import reading
+from trainer.store.runs import bytes_of
+from trainer.store.tables import JobRow, RunRow
 
 pytestmark = pytest.mark.slow
 
@@ -29,9 +34,11 @@ def refused(call: Callable[[], Any], code: grpc.StatusCode) -> error_details_pb2
     return info
 
 
-def test_assessment_warns_of_a_high_rate_without_replay_and_says_why(trainer: Any) -> None:
+def test_assessment_warns_of_a_high_rate_without_rehearsal_and_says_why(trainer: Any) -> None:
     trainer.seal()
-    spec = pb.TrainingSpec(learning_rate=2e-3, steps=40, replay=pb.ReplaySpec(kind=pb.REPLAY_KIND_NONE))
+    spec = pb.TrainingSpec(
+        learning_rate=2e-3, steps=40, rehearsal=pb.RehearsalSpec(kind=pb.REHEARSAL_KIND_NONE)
+    )
     assessment = trainer.stub().AssessTrainingSpec(
         pb.AssessTrainingSpecRequest(
             base_model="baseModels/tiny", snapshots=[pb.WeightedSnapshot(snapshot=SNAPSHOT)], spec=spec
@@ -41,9 +48,12 @@ def test_assessment_warns_of_a_high_rate_without_replay_and_says_why(trainer: An
     assert (worst.severity, worst.parameter, worst.value) == (pb.SEVERITY_DANGER, "learning_rate", "0.002")
     assert "bits per byte" in worst.consequence
     assert assessment.suggested.learning_rate == 5e-4
-    assert assessment.suggested.replay.kind == pb.REPLAY_KIND_SELF_GENERATED
+    assert assessment.suggested.rehearsal.kind == pb.REHEARSAL_KIND_SELF_GENERATED
     origins = {value.parameter: value.origin for value in assessment.values}
     assert (origins["learning_rate"], origins["lora_rank"]) == ("user", "default")
+    assert {path for path in origins if path.startswith("rehearsal.")} == {
+        "rehearsal.kind"
+    }  # none has no numbers
 
 
 def test_a_snapshot_that_is_not_sealed_cannot_be_trained_on(trainer: Any) -> None:
@@ -53,13 +63,15 @@ def test_a_snapshot_that_is_not_sealed_cannot_be_trained_on(trainer: Any) -> Non
 
 def test_unknown_things_are_not_found_by_name(trainer: Any) -> None:
     trainer.seal()
-    stub, missing = trainer.stub(), "models/nobody/versions/3"
+    stub, missing = trainer.stub(), "models/unknown/versions/3"
     run = "trainingRuns/" + "0" * 26
     not_report = trainer.service.objects.put_bytes(b"an object, but no report")
     calls: dict[str, Callable[[], Any]] = {
         "baseModels/huge": lambda: trainer.create(base_model="baseModels/huge"),
         missing: lambda: stub.GetModelVersion(pb.GetModelVersionRequest(name=missing)),
-        "models/nobody": lambda: stub.ListModelVersions(pb.ListModelVersionsRequest(parent="models/nobody")),
+        "models/unknown": lambda: stub.ListModelVersions(
+            pb.ListModelVersionsRequest(parent="models/unknown")
+        ),
         run: lambda: stub.GetTrainingRun(pb.GetTrainingRunRequest(name=run)),
         not_report: lambda: stub.GetEvaluationReport(pb.GetEvaluationReportRequest(digest=not_report)),
     }
@@ -69,9 +81,9 @@ def test_unknown_things_are_not_found_by_name(trainer: Any) -> None:
 
 def test_values_that_cannot_run_together_are_named(trainer: Any) -> None:
     trainer.seal()
-    spec = pb.TrainingSpec(replay=pb.ReplaySpec(kind=pb.REPLAY_KIND_NONE, sequences=64))
+    spec = pb.TrainingSpec(rehearsal=pb.RehearsalSpec(kind=pb.REHEARSAL_KIND_NONE, sequences=64))
     info = refused(lambda: trainer.create(spec=spec), grpc.StatusCode.INVALID_ARGUMENT)
-    assert info.metadata["field"] == "spec.replay.sequences"
+    assert info.metadata["field"] == "spec.rehearsal.sequences"
 
 
 def test_a_retry_with_the_same_request_id_answers_the_same_run(trainer: Any) -> None:
@@ -91,18 +103,82 @@ def test_a_run_becomes_a_version_that_says_how_it_was_made(trainer: Any) -> None
     assert version.state == pb.MODEL_VERSION_STATE_TRAINED
     assert version.snapshots[0].root == sealed.root
     assert version.owner == "alice"
-    assert version.spec.replay.kl_weight == 2.0
+    assert version.spec.rehearsal.kl_weight == 2.0
     assert {value.parameter: value.origin for value in version.values}["steps"] == "user"
     assert trainer.trained().name == "models/threat-intel/versions/2"
-    listed = trainer.stub().ListModelVersions(pb.ListModelVersionsRequest(parent="models/-", page_size=1))
-    assert listed.model_versions[0].name.endswith("/2")
-    rest = trainer.stub().ListModelVersions(
-        pb.ListModelVersionsRequest(parent="models/threat-intel", page_token=listed.next_page_token)
-    )
+    request = pb.ListModelVersionsRequest(parent="models/-", page_size=1)
+    listed = trainer.stub().ListModelVersions(request)
+    assert (listed.model_versions[0].name, listed.total_size) == ("models/threat-intel/versions/2", 2)
+    request.page_token = listed.next_page_token
+    rest = trainer.stub().ListModelVersions(request)
     assert [v.name for v in rest.model_versions] == [version.name]
 
 
-def test_watching_a_run_tells_every_step_and_ends_with_the_run(trainer: Any) -> None:
+def test_pages_of_runs_are_cut_by_a_size_that_none_of_their_runs_exceeds(trainer: Any) -> None:
+    trainer.seal()
+    intent = pb.Intent(purpose="\u00e9" * 2000, keep=[pb.Intent.Margin(suite="hellaswag", margin=0.05)])
+    run = trainer.create(intent=intent)
+    id_ = run.name.rsplit("/", 1)[1]
+    with reading(trainer.service.engine) as session:
+        bound = bytes_of(session.get_one(RunRow, id_), session.get_one(JobRow, id_))
+    assert run.ByteSize() <= bound
+
+
+def test_lists_are_filtered_sorted_and_counted(trainer: Any) -> None:
+    trainer.seal()
+    version = trainer.evaluated(trainer.trained(), domain=0.2, hellaswag=0.0)
+    cancelled = trainer.create(model="models/other")
+    trainer.stub().CancelTrainingRun(pb.CancelTrainingRunRequest(name=cancelled.name))
+
+    def runs(**fields: Any) -> tuple[list[str], int]:
+        answer = trainer.stub().ListTrainingRuns(pb.ListTrainingRunsRequest(**fields))
+        return [run.name for run in answer.training_runs], answer.total_size
+
+    assert runs(filter="state = CANCELLED") == ([cancelled.name], 1)
+    assert runs(filter="model = models/threat-intel") == ([version.training_run], 1)
+    assert runs(order_by="create_time") == ([version.training_run, cancelled.name], 2)
+    assert runs(model="models/other", filter='principal = "alice"') == ([cancelled.name], 1)
+    found = trainer.stub().ListModelVersions(
+        pb.ListModelVersionsRequest(parent="models/-", filter=f"training_run = {version.training_run}")
+    )
+    assert [one.name for one in found.model_versions] == [version.name]
+    assert runs(filter=f"name = {cancelled.name}") == ([cancelled.name], 1)
+    for name, count in ((version.name, 1), ("models/threat-intel/versions/9", 0), ("models/x/versions/1", 0)):
+        page = trainer.stub().ListModelVersions(
+            pb.ListModelVersionsRequest(parent="models/-", filter=f"name = {name}")
+        )
+        assert (page.total_size, len(page.model_versions)) == (count, count)
+    bases = trainer.stub().ListBaseModels(pb.ListBaseModelsRequest(filter="name = baseModels/tiny"))
+    assert [base.name for base in bases.base_models] == ["baseModels/tiny"]
+    bases = trainer.stub().ListBaseModels(pb.ListBaseModelsRequest(filter="parameter_count > 1000000"))
+    assert (list(bases.base_models), bases.total_size) == ([], 0)
+
+
+def test_a_basic_view_leaves_out_what_can_be_large(trainer: Any) -> None:
+    trainer.seal()
+    trainer.trained()
+    lists = {
+        view: (
+            trainer.stub().ListTrainingRuns(pb.ListTrainingRunsRequest(view=view)).training_runs[0],
+            trainer.stub()
+            .ListModelVersions(pb.ListModelVersionsRequest(parent="models/-", view=view))
+            .model_versions[0],
+        )
+        for view in (VIEW_UNSPECIFIED, VIEW_FULL)
+    }
+    for basic, full in zip(lists[VIEW_UNSPECIFIED], lists[VIEW_FULL], strict=True):
+        assert not basic.values
+        assert full.values
+        assert basic.spec == full.spec
+
+
+def test_a_wrong_filter_is_refused_by_field(trainer: Any) -> None:
+    request = pb.ListTrainingRunsRequest(filter="colour = red")
+    info = refused(lambda: trainer.stub().ListTrainingRuns(request), grpc.StatusCode.INVALID_ARGUMENT)
+    assert info is not None
+
+
+def test_watching_a_run_reports_every_step_and_ends_with_the_run(trainer: Any) -> None:
     trainer.seal()
     version = trainer.trained()
     updates = list(trainer.stub().WatchTrainingRun(pb.WatchTrainingRunRequest(name=version.training_run)))
@@ -112,14 +188,16 @@ def test_watching_a_run_tells_every_step_and_ends_with_the_run(trainer: Any) -> 
 
 def test_the_next_run_of_a_base_has_an_estimate_from_the_last(trainer: Any) -> None:
     trainer.seal()
-    assert trainer.create().assessment.expected_s == 0
+    assert "no run of it has succeeded" in trainer.create().assessment.expected_basis
     trainer.stub().CancelTrainingRun(
         pb.CancelTrainingRunRequest(
             name=trainer.stub().ListTrainingRuns(pb.ListTrainingRunsRequest()).training_runs[0].name
         )
     )
     trainer.trained()
-    assert trainer.create().assessment.expected_s > 0
+    measured = trainer.create().assessment
+    assert measured.expected_s > 25
+    assert measured.expected_basis == "the newest run of this base model here"
 
 
 def test_a_version_without_a_report_cannot_be_promoted(trainer: Any) -> None:
@@ -238,3 +316,72 @@ def test_report_and_outcomes_can_be_had_and_hash_to_their_names(trainer: Any) ->
     assert (
         sha256_bytes(b"".join(chunk.data for chunk in chunks)) == chunks[0].digest == report.outcomes_digest
     )
+
+
+def test_idle_watchers_read_nothing_of_their_run(trainer: Any, wait: Any) -> None:
+    trainer.seal()
+    run = trainer.create()
+    trainer.at_ray(run.name)
+    statements: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    request = pb.WatchTrainingRunRequest(name=run.name)
+    watches = [trainer.stub().WatchTrainingRun(request) for _ in range(10)]
+    for watch in watches:
+        while next(watch).state != pb.RUN_STATE_RUNNING:
+            pass
+    listen(trainer.service.engine, "before_cursor_execute", note)
+
+    def polled() -> bool:
+        return sum(each.startswith("SELECT jobs.id, jobs.state, jobs.attempts") for each in statements) >= 2
+
+    wait(polled)  # the first poll wakes each watcher once
+    statements.clear()
+    wait(polled)
+    assert [statement for statement in statements if "FROM training_runs" in statement] == []
+    trainer.stub().CancelTrainingRun(pb.CancelTrainingRunRequest(name=run.name))
+    assert [list(watch)[-1].run.state for watch in watches] == [pb.RUN_STATE_CANCELLED] * len(watches)
+
+
+def test_an_intent_is_only_stricter_than_the_gate_policy_and_names_only_its_suites(trainer: Any) -> None:
+    trainer.seal()
+    for suite, margin in (("arc_easy", 1.0), ("arc_easy", 0.06), ("mmlu", 0.05)):
+        intent = pb.Intent(keep=[pb.Intent.Margin(suite=suite, margin=margin)])
+        info = refused(lambda intent=intent: trainer.create(intent=intent), grpc.StatusCode.INVALID_ARGUMENT)
+        assert info.metadata["field"] == f"intent.keep[{suite}]"
+    strict = pb.Intent(keep=[pb.Intent.Margin(suite="arc_easy", margin=0.02)])
+    first = trainer.create(intent=strict)
+    assert first.gate_policy == "gatePolicies/default/versions/1"
+    assert trainer.create().policy_digest == first.policy_digest, "held to the strictest of its runs"
+    wider = pb.Intent(keep=[pb.Intent.Margin(suite="arc_easy", margin=0.05)])
+    info = refused(lambda: trainer.create(intent=wider), grpc.StatusCode.FAILED_PRECONDITION)
+    assert info.reason == "GATE_POLICY_LOOSER"
+
+
+def test_a_failed_version_stays_failed_when_it_is_evaluated_by_other_suites(trainer: Any) -> None:
+    trainer.seal()
+    failed = trainer.evaluated(trainer.trained(), arc_easy=-0.3)
+    assert failed.verdict == pb.VERDICT_FAILED
+    for suites in ({"domain": 0.3}, {"domain": 0.3, "hellaswag": 0.0, "bits_per_byte": 0.0}):
+        again = trainer.measured(failed, **suites)
+        assert (again.report_digest, again.verdict) == (failed.report_digest, pb.VERDICT_FAILED)
+    assert [report.report_digest for report in again.failed_reports] == [failed.report_digest]
+    promote = pb.PromoteModelVersionRequest(name=failed.name)
+    info = refused(lambda: trainer.stub().PromoteModelVersion(promote), grpc.StatusCode.FAILED_PRECONDITION)
+    assert (info.reason, info.metadata["report_digest"]) == ("GATE_FAILED", failed.report_digest)
+
+
+def test_a_report_without_a_suite_of_the_policy_is_incomplete_and_no_pass(trainer: Any) -> None:
+    trainer.seal()
+    version = trainer.measured(trainer.trained(), domain=0.3, arc_easy=0.0)
+    assert version.verdict == pb.VERDICT_INCOMPLETE
+    report = trainer.stub().GetEvaluationReport(pb.GetEvaluationReportRequest(digest=version.report_digest))
+    assert (report.policy_digest, list(report.missing_suites)) == (
+        version.policy_digest,
+        ["bits_per_byte", "hellaswag"],
+    )
+    promote = pb.PromoteModelVersionRequest(name=version.name)
+    info = refused(lambda: trainer.stub().PromoteModelVersion(promote), grpc.StatusCode.FAILED_PRECONDITION)
+    assert info.reason == "GATE_INCOMPLETE"

@@ -14,19 +14,23 @@ import psutil
 import pytest
 from openledger.trainer.v1 import trainer_pb2 as pb
 
+from finetune.ray_head import ray_head
 from modelkit.training_manifest import TrainingManifest
-from servicekit.testing import running
-from trainer.__main__ import build
+from servicekit.testing.services import running
+from trainer.contract.ray_token import bearer_token, client_environment
 from trainer.jobs.ray_jobs import RayJobs
 from trainer.jobs.runner import JobStatus, RunnerUnavailable
-from trainer.ray_head import client_environment, ray_head
+from trainer.service import build
 from trainer.settings import TrainerSettings
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
+_JOB_ENDS_WITHIN_S = 300.0
+"""A job takes 20 s on an idle machine, 60 s on a busy one: nine processes that import Ray or torch."""
+
 SPEC = pb.TrainingSpec(
     learning_rate=5e-3, steps=6, batch_size=4,
-    replay=pb.ReplaySpec(kind=pb.REPLAY_KIND_SELF_GENERATED, sequences=4, tokens_each=12, sequences_per_step=2),
+    rehearsal=pb.RehearsalSpec(kind=pb.REHEARSAL_KIND_SELF_GENERATED, sequences=4, tokens_each=12, sequences_per_step=2),
 )  # fmt: skip
 
 
@@ -59,8 +63,23 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait(10)
 
 
+def test_ray_listens_on_the_loopback_interface_only(ray_settings: TrainerSettings, wait: Any) -> None:
+    ray = RayJobs(ray_settings.ray_address, lambda: bearer_token(os.environ))
+    wait(lambda: takes(ray, "listens", "sleep 600"), 240)
+    wait(lambda: ray.status("listens") is JobStatus.RUNNING, 180)  # by then Ray's agents listen, too
+    listening = {
+        (process.name(), found.laddr.ip)
+        for process in psutil.Process().children(recursive=True)
+        for found in process.net_connections("inet")
+        if found.status == psutil.CONN_LISTEN
+    }
+    ray.stop("listens")
+    assert {"gcs_server", "raylet"} <= {name for name, _ in listening}
+    assert {ip for _, ip in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
+
+
 def test_ray_keeps_the_contract_of_a_runner(ray_settings: TrainerSettings, wait: Any, tmp_path: Path) -> None:
-    ray, mark = RayJobs(ray_settings.ray_address), tmp_path / "mark"
+    ray, mark = RayJobs(ray_settings.ray_address, lambda: bearer_token(os.environ)), tmp_path / "mark"
     wait(lambda: takes(ray, "writes", f"echo once >> '{mark}'"), 240)
     assert ray.status("never") is JobStatus.UNKNOWN
     ray.stop("never")
@@ -85,20 +104,26 @@ def takes(ray: RayJobs, id_: str, script: str) -> bool:
 
 def losses(trainer: Any, run: pb.TrainingRun) -> list[float]:
     """Loss by step of a run that must succeed."""
-    updates = list(trainer.stub().WatchTrainingRun(pb.WatchTrainingRunRequest(name=run.name)))
+    updates = list(
+        trainer.stub().WatchTrainingRun(pb.WatchTrainingRunRequest(name=run.name), timeout=_JOB_ENDS_WITHIN_S)
+    )
     assert updates[-1].run.state == pb.RUN_STATE_SUCCEEDED, updates[-1].run.error
     return [update.metrics.loss for update in updates if update.HasField("metrics")]
 
 
 def test_a_snapshot_becomes_an_evaluated_version(
-    ray_settings: TrainerSettings, house: Any, wait: Any
+    ray_settings: TrainerSettings, trainer_type: Any, wait: Any
 ) -> None:
     with running(build(ray_settings)) as service:
-        trainer = house(ray_settings, None, service)
+        trainer = trainer_type(ray_settings, None, service)
         sealed = trainer.seal(records=40, held_out=24)
         wait(lambda: list(trainer.stub().ListBaseModels(pb.ListBaseModelsRequest()).base_models) != [], 240)
         run = trainer.create(spec=SPEC)
-        updates = list(trainer.stub().WatchTrainingRun(pb.WatchTrainingRunRequest(name=run.name)))
+        updates = list(
+            trainer.stub().WatchTrainingRun(
+                pb.WatchTrainingRunRequest(name=run.name), timeout=_JOB_ENDS_WITHIN_S
+            )
+        )
         assert updates[-1].run.state == pb.RUN_STATE_SUCCEEDED, updates[-1].run.error
         steps = [update.metrics for update in updates if update.HasField("metrics")]
         assert [step.step for step in steps] == [1, 2, 3, 4, 5, 6]
@@ -120,7 +145,11 @@ def test_a_snapshot_becomes_an_evaluated_version(
         evaluation = trainer.stub().EvaluateModelVersion(
             pb.EvaluateModelVersionRequest(name=version.name, suites=[domain])
         )
-        last = list(trainer.stub().WatchEvaluation(pb.WatchEvaluationRequest(name=evaluation.name)))[-1]
+        last = list(
+            trainer.stub().WatchEvaluation(
+                pb.WatchEvaluationRequest(name=evaluation.name), timeout=_JOB_ENDS_WITHIN_S
+            )
+        )[-1]
         assert last.evaluation.state == pb.RUN_STATE_SUCCEEDED, last.evaluation.error
         report = trainer.stub().GetEvaluationReport(
             pb.GetEvaluationReportRequest(digest=last.evaluation.report_digest)

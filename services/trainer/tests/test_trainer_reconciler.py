@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from openledger.trainer.v1 import trainer_pb2 as pb
 
-from servicekit.testing import running
-from trainer.__main__ import build
-from trainer.jobs.failure import write_failure
-from trainer.jobs.files import CHECKPOINT_FILE, JOB_FILE, RESULT_FILE, TrainingResult, write_json
+from servicekit.testing.services import running
+from trainer.contract.failure import write_failure
+from trainer.contract.files import CHECKPOINT_FILE, JOB_FILE, RESULT_FILE, TrainingResult, write_json
 from trainer.jobs.runner import JobStatus
 from trainer.reconciler import MAX_ATTEMPTS
+from trainer.service import build
 
 pytestmark = pytest.mark.slow
 
@@ -29,11 +29,17 @@ def end(trainer: Any, run: pb.TrainingRun) -> pb.TrainingRun:
 
 def leave_result(trainer: Any, run: pb.TrainingRun) -> None:
     put = trainer.service.objects.put_bytes
-    result = TrainingResult(put(b"a"), put(b"m"), "cpu/float32", {}, {"tokens": 1.0, "train_s": 1.0})
+    result = TrainingResult(
+        adapter_digest=put(b"a"),
+        training_manifest_digest=put(b"m"),
+        compute="cpu/float32",
+        packages={},
+        measurements={"tokens": 1.0, "train_s": 1.0},
+    )
     write_json(trainer.folder(run.name) / RESULT_FILE, result)
 
 
-def test_a_job_is_told_everything_before_it_is_handed_over(trainer: Any) -> None:
+def test_a_job_has_its_input_before_it_is_submitted(trainer: Any) -> None:
     trainer.seal()
     run = trainer.create()
     id_ = trainer.at_ray(run.name)
@@ -43,7 +49,7 @@ def test_a_job_is_told_everything_before_it_is_handed_over(trainer: Any) -> None
         40,
         "Report: {text}\nTactic:",
     )
-    assert trainer.runner.commands[id_][1:3] == ["-m", "trainer.jobs.train"]
+    assert trainer.runner.commands[id_][1:3] == ["-m", "finetune.train"]
 
 
 def test_one_job_at_a_time_the_others_wait_in_order(trainer: Any) -> None:
@@ -79,9 +85,7 @@ def test_a_job_that_ray_forgot_is_handed_over_again(trainer: Any, wait: Any) -> 
 
 
 @pytest.mark.parametrize("ending", ["result", "failure", "cancelled"])
-def test_what_a_job_needed_to_go_on_is_cleared_away_once_it_is_over(
-    trainer: Any, wait: Any, ending: str
-) -> None:
+def test_what_a_job_needed_to_resume_is_removed_once_it_is_over(trainer: Any, wait: Any, ending: str) -> None:
     """Killed between its last two steps, a job leaves a result and its checkpoint."""
     trainer.seal()
     run = trainer.create()
@@ -121,12 +125,12 @@ def test_a_job_that_is_always_lost_fails_in_the_end(trainer: Any, wait: Any) -> 
     assert len(trainer.runner.submissions) == MAX_ATTEMPTS
 
 
-def test_while_ray_is_away_runs_wait_and_go_on_after(trainer: Any) -> None:
-    trainer.runner.away = True
+def test_runs_wait_while_ray_is_unreachable(trainer: Any) -> None:
+    trainer.runner.unreachable = True
     trainer.seal()
     run = trainer.create()
     assert state(trainer, run).state == pb.RUN_STATE_QUEUED
-    trainer.runner.away = False
+    trainer.runner.unreachable = False
     trainer.at_ray(run.name)
 
 

@@ -1,4 +1,4 @@
-"""State machines, progress files, page tokens, the Ray head's command."""
+"""State machines, progress files, base models."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from servicekit.errors import InvalidArgument, StartupError
-from trainer import paging
+from servicekit.errors import StartupError
 from trainer.base_models import BaseModels
+from trainer.contract.failure import describe
+from trainer.contract.progress import FILE_NAME, ProgressWriter, read_progress
 from trainer.entities import IllegalMove, JobState, VersionState, check_job_move, check_version_move
-from trainer.jobs.failure import describe
-from trainer.progress import FILE_NAME, ProgressWriter, read_progress
-from trainer.ray_head import client_environment, ray_head, token_file
 
 
 def test_final_job_states_are_left_by_no_move() -> None:
@@ -58,33 +56,13 @@ def test_half_a_line_of_a_killed_job_is_skipped(tmp_path: Path) -> None:
     assert [line.done for line in read_progress(tmp_path)[0]] == [1, 2]
 
 
-def test_a_failure_is_told_by_its_innermost_cause() -> None:
+def test_a_failure_is_described_by_its_innermost_cause() -> None:
     class WorkersFailed(Exception):
         def __init__(self) -> None:
             super().__init__("wrapped")
             self.worker_failures = {0: ValueError("no record in the train split")}
 
     assert describe(WorkersFailed()) == "ValueError: no record in the train split"
-
-
-def test_pages_follow_each_other_and_foreign_tokens_are_refused() -> None:
-    page, token = paging.page(["a", "b", "c"], 2, str)
-    assert (page, paging.key_of(token)) == (["a", "b"], "b")
-    assert paging.page(["c"], 2, str) == (["c"], "")
-    with pytest.raises(InvalidArgument):
-        paging.key_of("§")
-
-
-def test_the_ray_head_asks_for_a_token_that_only_its_owner_reads(tmp_path: Path) -> None:
-    head, again = ray_head(tmp_path, 8265), ray_head(tmp_path, 8265)
-    path = token_file(tmp_path)
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert head.environment["RAY_AUTH_MODE"] == "token"
-    assert client_environment(tmp_path)["RAY_AUTH_TOKEN_PATH"] == str(path)
-    assert again.environment == head.environment
-    assert "--dashboard-host=127.0.0.1" in head.argv
-    session = next(a for a in head.argv if a.startswith("--temp-dir=")).removeprefix("--temp-dir=")
-    assert len(session) < 50  # Ray's sockets below it must fit in 107 bytes
 
 
 def test_an_unknown_base_model_stops_the_start_with_one_line(tmp_path: Path) -> None:

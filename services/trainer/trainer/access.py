@@ -1,7 +1,7 @@
-"""Who may do what with which model, beyond what a role permits: a model belongs to who began it.
+"""Who may do what with which model, beyond what a role permits: a model belongs to the creator of its first run.
 
 A version carries its owner's name to the chain and earns the owner's part of each fee, and the newest promoted version is
-what users get: so nobody else adds a version, measures one, or asks for its promotion.
+what users get: so only the owner adds a version, measures one, or requests its promotion.
 """
 
 from __future__ import annotations
@@ -21,6 +21,15 @@ def check_owner(session: Session, principal: Principal, model: str, permission: 
     owner = runs.first_principal(session, model)
     if owner not in (None, principal.name) and _EVERYWHERE not in principal.roles:
         raise PermissionDenied(f"{permission} of models/{model}", principal.name)
+
+
+def check_policy_author(principal: Principal, owner: str | None, policy: str) -> None:
+    """Raises PermissionDenied unless the policy is new, the principal's, or the principal approves or administers.
+
+    The default policy holds every model: only approvers and administrators change it.
+    """
+    if owner not in (None, principal.name) and not {_EVERYWHERE, _SECOND_PAIR_OF_EYES} & set(principal.roles):
+        raise PermissionDenied(f"trainer.policies.create of gatePolicies/{policy}", principal.name)
 
 
 def check_promoter(session: Session, principal: Principal, model: str, permission: str) -> None:

@@ -1,69 +1,66 @@
-"""Base models that can be tuned: imported once into the object store, registered by a file each.
-
-    python -m trainer.base_models import smollm2-135m-instruct --state-dir .openledger
-
-Importing needs torch, so it runs in a process of its own: the service starts one for each model that its
-settings name and that is not registered yet. Two imports of one model at once end with the same objects and
-the same file.
-"""
+"""Base models that can be tuned: registered by a file each, imported once by a job at Ray."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
-import os
-import subprocess
-import sys
-import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from identity.names import BaseModelName
-from servicekit import backoff
 from servicekit.errors import FailedPrecondition, NotFound, StartupError
-from servicekit.files import write_whole
-from servicekit.objects import ObjectStore
+from servicekit.lists import INTEGER, TEXT, Field, Listing, Page, Query, resource
+from trainer.contract import base_models
+from trainer.contract.base_models import IMPORTABLE, BaseModel, ImportJob
+from trainer.contract.failure import clear_failure, read_failure
+from trainer.contract.files import IMPORT_BASE_MODEL, JOB_FILE, command, write_json
+from trainer.job_handlers import Locations
+from trainer.jobs.runner import JobRunner, JobStatus, RunnerUnavailable
 
 logger = logging.getLogger(__name__)
 
-IMPORTABLE = ("smollm2-135m-instruct", "tiny")
+LISTING = Listing(
+    fields={
+        "name": Field(lambda model: model.id, resource(BaseModelName, lambda name: name.base_model)),
+        "display_name": Field(lambda model: model.display_name, TEXT),
+        "digest": Field(lambda model: model.digest, TEXT),
+        "licence": Field(lambda model: model.licence, TEXT),
+        "parameter_count": Field(lambda model: model.parameter_count, INTEGER),
+    },
+    key=[lambda model: model.id],
+)
+"""What base models are filtered and sorted by."""
 
 
-@dataclass(frozen=True)
-class BaseModel:
-    """A registered base model."""
-
-    id: str
-    """Of `baseModels/{id}`."""
-    digest: str
-    display_name: str
-    licence: str
-    parameter_count: int
-    source: str
+class ImportFailed(RuntimeError):
+    """A base model could not be imported; the message says why."""
 
 
 class BaseModels:
-    """The registered base models of a state folder, and those that are on their way."""
+    """The registered base models of a state folder, and those that are being imported."""
 
     def __init__(self, state_dir: Path, offered: Sequence[str]) -> None:
+        """Raises StartupError for a model that cannot be imported."""
         if unknown := sorted(set(offered) - set(IMPORTABLE)):
             raise StartupError(
                 f"base model {unknown[0]!r} cannot be imported; there are {', '.join(IMPORTABLE)}"
             )
-        self._folder = registry_folder(state_dir)
+        self._state_dir = state_dir
         self._offered = offered
 
-    def registered(self) -> list[BaseModel]:
-        """All that are registered, by id."""
-        return [_read(path) for path in sorted(self._folder.glob("*.json"))]
+    def registered(self) -> Sequence[BaseModel]:
+        """Returns all registered models, by id."""
+        folder = base_models.registry_folder(self._state_dir)
+        return [base_models.read(path) for path in sorted(folder.glob("*.json"))]
+
+    def list(self, query: Query) -> Page[BaseModel]:
+        """Returns a page of the registered models, by id. Raises InvalidArgument."""
+        return LISTING.page_of(self.registered(), query, bytes_of=_bytes)
 
     def get(self, name: BaseModelName) -> BaseModel:
-        """Raises NotFound, or FailedPrecondition while it is being imported."""
-        path = self._folder / f"{name.base_model}.json"
+        """Returns a registered model. Raises NotFound, or FailedPrecondition while it is being imported."""
+        path = base_models.registered_path(self._state_dir, name.base_model)
         if path.is_file():
-            return _read(path)
+            return base_models.read(path)
         if name.base_model in self._offered:
             raise FailedPrecondition(
                 "BASE_MODEL_IMPORTING",
@@ -72,88 +69,66 @@ class BaseModels:
             )
         raise NotFound("base model", str(name))
 
-    def missing(self) -> list[str]:
-        """Offered, and not registered yet."""
-        return [name for name in self._offered if not (self._folder / f"{name}.json").is_file()]
+    def missing(self) -> Sequence[str]:
+        """Returns the models that are offered and not registered yet."""
+        return [
+            name for name in self._offered if not base_models.registered_path(self._state_dir, name).is_file()
+        ]
 
-    def import_missing(self, state_dir: Path, object_store: str, stop: threading.Event) -> None:
-        """Imports what is missing, one after the other, and again after a failure; returns when `stop` is
-        set."""
-        failures = 0
-        while not stop.is_set():
-            missing = self.missing()
-            if not missing:
-                stop.wait()
-                return
-            command = [sys.executable, "-m", "trainer.base_models", "import", missing[0]]
-            command += ["--state-dir", str(state_dir), "--object-store", object_store]
-            logger.info("importing a base model", extra={"base_model": missing[0]})
-            if _run(command, stop) == 0 or stop.is_set():
-                continue
-            failures += 1
-            logger.error("a base model could not be imported", extra={"base_model": missing[0]})
-            backoff.wait(stop, failures)
+    def register(self, model: BaseModel) -> None:
+        """Registers a model that an import has published."""
+        base_models.register(model, self._state_dir)
 
 
-def import_base_model(id_: str, state_dir: Path, object_store: str) -> BaseModel:
-    """Imports and registers a model; does nothing when it is registered and the store has it."""
-    path = registry_folder(state_dir) / f"{id_}.json"
-    store = ObjectStore(object_store, cache=state_dir / "cache" / "objects")
-    if path.is_file() and store.exists(_read(path).digest):
-        return _read(path)
-    model = _import(id_, store, state_dir / "trainer" / "cache")
-    write_whole(path, json.dumps(asdict(model), indent=1))
-    return model
+class Importer:
+    """Has Ray import what is missing. Keeps nothing between two steps but which attempt it follows."""
+
+    def __init__(
+        self, models: BaseModels, runner: JobRunner, jobs_dir: Path, python: str, locations: Locations
+    ) -> None:
+        self._models = models
+        self._runner = runner
+        self._jobs_dir = jobs_dir
+        self._python = python
+        self._locations = locations
+        self._attempts: dict[str, int] = {}
+
+    def step(self) -> None:
+        """Submits or follows the import of each missing model.
+
+        Raises ImportFailed when an import ended without a result; the next step tries again. A Ray that does not answer
+        is no failure: the next step asks again.
+        """
+        try:
+            for id_ in self._models.missing():
+                self._follow(id_, self._jobs_dir / f"import-{id_}")
+        except RunnerUnavailable as error:
+            logger.debug("Ray does not answer; base models wait", extra={"error": str(error)[:300]})
+
+    def _follow(self, id_: str, folder: Path) -> None:
+        """A job without a status is one that Ray never had or forgot: submitting it again finishes the same import."""
+        attempt = self._attempts.setdefault(id_, 1)
+        submission = f"import-{id_}-{attempt}"
+        status = self._runner.status(submission)
+        if (model := base_models.result(folder)) is not None:
+            self._models.register(model)
+            logger.info("imported a base model", extra={"base_model": id_, "digest": model.digest})
+        elif status is JobStatus.UNKNOWN:
+            clear_failure(folder)
+            write_json(
+                folder / JOB_FILE,
+                ImportJob(
+                    id=id_, object_store=self._locations.object_store, cache_dir=self._locations.cache_dir
+                ),
+            )
+            self._runner.submit(submission, command(self._python, IMPORT_BASE_MODEL, folder))
+            logger.info("importing a base model", extra={"base_model": id_, "job": submission})
+        elif status is not JobStatus.RUNNING:
+            self._attempts[id_] += 1
+            reason = read_failure(folder) or f"its job ended as {status} and left no reason"
+            raise ImportFailed(f"base model {id_!r} could not be imported: {reason}")
 
 
-def registry_folder(state_dir: Path) -> Path:
-    """Where the files of registered models lie."""
-    return state_dir / "trainer" / "base_models"
-
-
-def _import(id_: str, store: ObjectStore, cache: Path) -> BaseModel:
-    from modelkit import base_model, gguf_import, tiny
-
-    if id_ == "tiny":
-        display_name, digest = "Tiny random-weight Llama", tiny.create_tiny(store)
-    else:
-        display_name = "SmolLM2 135M Instruct"
-        digest = gguf_import.import_gguf(gguf_import.smollm2_gguf(), store, cache)
-    manifest = base_model.read_manifest(digest, store)
-    parameters = base_model.parameter_count(digest, store)
-    return BaseModel(id_, digest, display_name, manifest.licence, parameters, manifest.source)
-
-
-def _read(path: Path) -> BaseModel:
-    return BaseModel(**json.loads(path.read_bytes()))
-
-
-def _run(command: list[str], stop: threading.Event) -> int:
-    """A child's exit code; the child ends when `stop` is set."""
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as child:
-        while child.poll() is None:
-            if stop.wait(0.2):
-                child.terminate()
-        return child.returncode
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Imports base models into the object store.")
-    parser.add_argument("verb", choices=["import"])
-    parser.add_argument("names", nargs="+", choices=IMPORTABLE)
-    # As the service's own settings, so that a command beside it finds the service's folder and store.
-    state_dir = os.environ.get("OPENLEDGER_STATE_DIR", ".openledger")
-    parser.add_argument("--state-dir", type=Path, default=Path(state_dir), help=f"default: {state_dir}")
-    object_store = os.environ.get("OPENLEDGER_OBJECT_STORE", "")
-    parser.add_argument(
-        "--object-store", default=object_store, help=f"default: {object_store or '<state dir>/objects'}"
-    )
-    arguments = parser.parse_args()
-    for name in arguments.names:
-        store = arguments.object_store or str(arguments.state_dir / "objects")
-        model = import_base_model(name, arguments.state_dir, store)
-        print(f"{model.id}  {model.digest}  {model.parameter_count:,} parameters")
-
-
-if __name__ == "__main__":
-    main()
+def _bytes(model: BaseModel) -> int:
+    """Size of a model in a response."""
+    return len(f"{model.id}{model.digest}{model.display_name}{model.licence}{model.source}".encode()) + 100

@@ -1,4 +1,4 @@
-"""What this service holds: jobs, training runs, model versions, evaluations, overrides; and how states may
+"""What this service holds: jobs, training runs, model versions, evaluations, overrides, promotions; and how states may
 change."""
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from identity.names import ModelVersionName
-from trainer.assessment import Intent
-from trainer.jobs.files import SnapshotInput
-from trainer.spec import TrainingSpec
+from evalstats.policy import GatePolicy
+from identity.names import GatePolicyVersionName, ModelVersionName
+from trainer.assessment import Assessment, Intent
+from trainer.contract.files import SnapshotInput
+from trainer.contract.spec import TrainingSpec
 
 
 class JobKind(StrEnum):
@@ -25,8 +26,8 @@ class JobKind(StrEnum):
 class JobState(StrEnum):
     """Where a job stands, and so the training run or evaluation it works for.
 
-    QUEUED -> RUNNING when Ray has it; RUNNING -> QUEUED when Ray lost it (it goes on from its checkpoint);
-    RUNNING -> SUCCEEDED when its result is here, -> FAILED when it left an error or was lost too often;
+    QUEUED -> RUNNING when Ray has accepted it; RUNNING -> QUEUED when Ray lost it (it resumes from its checkpoint);
+    RUNNING -> SUCCEEDED when its result exists, -> FAILED when it left an error or was lost too often;
     QUEUED or RUNNING -> CANCELLED by a person. The last three are final.
     """
 
@@ -75,8 +76,36 @@ _VERSION_MOVES: Mapping[VersionState, frozenset[VersionState]] = {
 }
 
 
+class OverrideState(StrEnum):
+    """Where an override stands: PENDING -> APPROVED when enough people consented, -> REFUSED by one. The last two are
+    final."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REFUSED = "refused"
+
+
+class GatePolicyState(StrEnum):
+    """Where a version of a gate policy stands: ACTIVE at once, or PENDING -> ACTIVE when enough people consented, ->
+    REFUSED by one. ACTIVE and REFUSED are final; the newest active version is in force."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    REFUSED = "refused"
+
+
+class PromotionKind(StrEnum):
+    """Why a version is served."""
+
+    PASSED = "passed"
+    OVERRIDDEN = "overridden"
+    ROLLED_BACK = "rolled_back"
+    TAKEN_OVER = "taken_over"
+    """Promoted before the history was kept."""
+
+
 class IllegalMove(RuntimeError):
-    """A change of state that the tables above do not have: a mistake of this program."""
+    """A change of state that the tables above do not have: a bug in this service."""
 
 
 def check_job_move(before: JobState, after: JobState) -> None:
@@ -91,9 +120,9 @@ def check_version_move(before: VersionState, after: VersionState) -> None:
         raise IllegalMove(f"a model version cannot go from {before} to {after}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """A job of Ray's."""
+    """A job that runs at Ray."""
 
     id: str
     kind: JobKind
@@ -101,7 +130,7 @@ class Job:
     at_ray: bool
     """Whether Ray may still be running it."""
     attempts: int
-    """How often it was handed to Ray, or is being handed over."""
+    """How often it was submitted to Ray, or is being submitted."""
     error: str
     create_time: datetime
     start_time: datetime | None
@@ -109,12 +138,12 @@ class Job:
 
     @property
     def submission(self) -> str:
-        """Its newest attempt's id at Ray. Every attempt has its own: Ray, given an id again soon after that job ended,
-        may find the old job's dying supervisor under it."""
+        """The newest attempt's id at Ray. Every attempt has its own: if an id is used again soon after its job ended, Ray
+        may find the old job's supervisor under it, which is about to end."""
         return self.id if self.attempts <= 1 else f"{self.id}-{self.attempts}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """A training run."""
 
@@ -126,15 +155,19 @@ class Run:
     spec: TrainingSpec
     origins: Mapping[str, str]
     intent: Intent
-    assessment: Mapping[str, Any]
-    """The assessment's message as JSON, as it was said before the run."""
+    assessment: Assessment
+    """As it was before the run."""
     principal: str
     version: int
     """0 until it succeeded."""
     tokens_per_s: float
+    gate_policy: GatePolicyVersionName | None = None
+    """None, as the next is empty, for a run of a release without gate policies."""
+    policy_digest: str = ""
+    """Of the effective policy: what the intent and earlier runs made of `gate_policy`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """An evaluation of a version."""
 
@@ -143,6 +176,11 @@ class Evaluation:
     suites: tuple[Mapping[str, Any], ...]
     report_digest: str
     outcomes_digest: str
+    policy_digest: str
+    """Of the effective policy that it judges by; "" in a release without gate policies."""
+    policy_source: str
+    """Of the policy version that the effective one was made from."""
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -155,7 +193,17 @@ class StateChange:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class FailedReport:
+    """A report that failed. It prevents promotion until an approved override names it."""
+
+    report_digest: str
+    policy_digest: str
+    override: str
+    """Id of the override that lifts it; "" while none does."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Version:
     """A model version, with the run that made it."""
 
@@ -167,21 +215,88 @@ class Version:
     compute: str
     packages: Mapping[str, str]
     report_digest: str
+    """The report that stands for it, see `trainer.store.versions.set_report`."""
     verdict: str
-    """"", pass, failed or inconclusive."""
+    """"", pass, failed, inconclusive or incomplete."""
+    policy_digest: str
+    """Of the policy by which that report was judged."""
+    failed_reports: tuple[FailedReport, ...]
     state: VersionState
     history: tuple[StateChange, ...]
 
 
 @dataclass(frozen=True)
+class Approval:
+    """The consent of one person."""
+
+    principal: str
+    time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Override:
-    """A decision of two people to promote against the gate, for one report."""
+    """A decision of several people to promote against the gate, for one report."""
 
     id: str
     version: ModelVersionName
     report_digest: str
+    """The report that it is about."""
+    failed_reports: tuple[str, ...]
+    """All failed reports of the version that it lifts."""
     reason: str
     requester: str
-    approver: str
-    create_time: datetime
+    people: int
+    """Distinct people that it needs, the requester included."""
+    approvals: tuple[Approval, ...]
+    state: OverrideState
     approve_time: datetime | None
+    refuser: str
+    refuse_reason: str
+    refuse_time: datetime | None
+    create_time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """One change of what a model serves; see `trainer.promotion_history`."""
+
+    model: str
+    number: int
+    """From 1, without gaps."""
+    previous_hash: str
+    """Of the entry before; "" for the first."""
+    version: ModelVersionName
+    retired: ModelVersionName | None
+    kind: PromotionKind
+    report_digest: str
+    verdict: str
+    policy_digest: str
+    override: str
+    """Its id; "" without one."""
+    back_to: int
+    """Number of the entry that a rollback goes back to; 0 for every other kind."""
+    principal: str
+    people: tuple[str, ...]
+    """Everyone who decided."""
+    reason: str
+    time: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatePolicyVersion:
+    """One version of a gate policy, with its decision."""
+
+    name: GatePolicyVersionName
+    policy: GatePolicy
+    state: GatePolicyState
+    requester: str
+    reason: str
+    loosens: tuple[str, ...]
+    """In what it is looser than what was active when it was created."""
+    people: int
+    """Distinct people that it needs, the requester included."""
+    approvals: tuple[Approval, ...]
+    refuser: str
+    refuse_reason: str
+    create_time: datetime
+    decide_time: datetime | None

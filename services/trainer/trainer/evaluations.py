@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from openledger.trainer.v1 import trainer_pb2 as pb
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from identity.names import ModelVersionName
+from evalstats.policy import GatePolicy, SuitePolicy
+from identity.names import EvaluationName, ModelVersionName
 from servicekit.auth import Principal
 from servicekit.database import reading, run_in_transaction
+from servicekit.database.request_ids import RequestId
 from servicekit.errors import InvalidArgument, NotFound
 from servicekit.objects import ObjectStore
-from servicekit.request_ids import RequestId
+from trainer import model_policy
 from trainer.access import check_owner
-from trainer.assessment import Intent
+from trainer.contract.evaluation import SuiteOrder, UnknownSuite, order
 from trainer.entities import Evaluation, JobKind
-from trainer.evaluation.message import report_message
-from trainer.store import evaluations, jobs, versions
-
-if TYPE_CHECKING:
-    from trainer.evaluation.job import SuiteOrder
+from trainer.gate_policy import to_bytes
+from trainer.store import evaluations, jobs, policies
+from trainer.versions import found_version
 
 
 class Evaluations:
@@ -34,27 +33,40 @@ class Evaluations:
         self._objects = objects
 
     def start(
-        self, principal: Principal, name: ModelVersionName, request: pb.EvaluateModelVersionRequest
+        self,
+        principal: Principal,
+        name: ModelVersionName,
+        suites: Sequence[tuple[str, int]],
+        request_id: RequestId,
     ) -> Evaluation:
-        """The standing evaluation of the version by these suites, or a new one, queued.
+        """Returns the current evaluation of the version by these suites, or a new one, queued.
 
-        Raises NotFound for the version, PermissionDenied for another's, InvalidArgument for a suite.
+        `suites` has names and most items (0: the gate policy's number); empty means the policy's suites. Margins and the order of
+        items are the policy's that the version is held to. Raises NotFound for the version, PermissionDenied for another's,
+        InvalidArgument for a suite.
         """
-        asked = RequestId.of(principal.name, request)
 
         def start(session: Session) -> Evaluation:
-            known = asked.made(session)
+            known = request_id.made(session)
             if known is not None:
                 return _found(evaluations.get(session, known), known)
-            version = versions.get(session, name)
-            if version is None:
-                raise NotFound("model version", str(name))
+            version = found_version(session, name)
             check_owner(session, principal, name.model, "trainer.models.evaluate")
-            suites = [asdict(one) for one in _orders(request.suites, version.run.intent)]
-            evaluation = evaluations.standing(session, name, suites)
+            held_to = model_policy.of_version(session, version)
+            self._objects.put_bytes(to_bytes(held_to.effective))
+            orders = [asdict(one) for one in _orders(suites, held_to.effective)]
+            digest = policies.put(session, held_to.effective)
+            evaluation = evaluations.current(session, name, orders, digest)
             if evaluation is None:
-                evaluation = evaluations.add(session, jobs.add(session, JobKind.EVALUATE), name, suites)
-            asked.remember(session, evaluation.job.id)
+                evaluation = evaluations.add(
+                    session,
+                    jobs.add(session, JobKind.EVALUATE),
+                    name,
+                    orders,
+                    policy_digest=digest,
+                    policy_source=held_to.source.policy.digest,
+                )
+            request_id.remember(session, evaluation.job.id)
             return evaluation
 
         return run_in_transaction(self._engine, start)
@@ -64,18 +76,18 @@ class Evaluations:
         with reading(self._engine) as session:
             return _found(evaluations.get(session, id_), id_)
 
-    def report(self, digest: str) -> pb.EvaluationReport:
-        """A report that an evaluation here has made. Raises NotFound."""
+    def report(self, digest: str) -> bytes:
+        """Returns the canonical JSON of a report that an evaluation here has made. Raises NotFound."""
         self._of_report(digest)
-        return report_message(self._objects.get_bytes(digest))
+        return self._objects.get_bytes(digest)
 
     def outcomes(self, report_digest: str) -> tuple[str, BinaryIO]:
-        """Digest of the outcomes behind a report, and them as a file. Raises NotFound."""
+        """Returns the digest of the outcomes behind a report, and an open file of them. Raises NotFound."""
         digest = self._of_report(report_digest).outcomes_digest
         return digest, self._objects.open(digest)
 
     def _of_report(self, digest: str) -> Evaluation:
-        """Only what an evaluation made is given out, not any object whose digest someone knows."""
+        """Returns the evaluation that made a report: no other object is served, whatever its digest."""
         with reading(self._engine) as session:
             evaluation = evaluations.by_report(session, digest)
         if evaluation is None:
@@ -83,24 +95,26 @@ class Evaluations:
         return evaluation
 
 
-def _orders(
-    suites: Sequence[pb.EvaluateModelVersionRequest.SuiteRequest], intent: Intent
-) -> tuple[SuiteOrder, ...]:
-    """The suites asked for, or all at their defaults; margins are those of the run's intent."""
-    # Imported at the first evaluation: it brings statistics libraries that a start should not wait for.
-    from trainer.evaluation.job import UnknownSuite, default_orders, order
-
-    margins = dict(intent.keep)
-    wanted = [(suite.suite, suite.items) for suite in suites] or [(o.name, o.items) for o in default_orders()]
+def _orders(suites: Sequence[tuple[str, int]], policy: GatePolicy) -> tuple[SuiteOrder, ...]:
+    """Returns the suites asked for, or the policy's. Of a suite that the policy lacks, the margin is the platform's."""
+    requested = suites or [(suite.name, suite.items) for suite in policy.suites]
+    names = [name for name, _ in requested]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise InvalidArgument(f"suites[{number}].suite", "suite", "is named twice", name)
     try:
-        return tuple(order(name, items, margins.get(name)) for name, items in wanted)
+        return tuple(_order(name, items, policy.suite(name)) for name, items in requested)
     except UnknownSuite as error:
         raise InvalidArgument("suites.suite", "suite", str(error), error.name) from None
     except ValueError as error:
         raise InvalidArgument("suites.items", "items", str(error)) from None
 
 
+def _order(name: str, items: int, asked: SuitePolicy | None) -> SuiteOrder:
+    return order(name, items or asked.items, asked.margin) if asked else order(name, items)
+
+
 def _found(evaluation: Evaluation | None, id_: str) -> Evaluation:
     if evaluation is None:
-        raise NotFound("evaluation", f"evaluations/{id_}")
+        raise NotFound("evaluation", str(EvaluationName(id_)))
     return evaluation

@@ -14,7 +14,7 @@ CHARACTERS_A_TOKEN = 4.0
 """Rough for English and small vocabularies; good enough for warnings and estimates of time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataFacts:
     """Facts of the records that a run would train on, over all its snapshots."""
 

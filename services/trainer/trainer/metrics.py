@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from servicekit.metrics import counter, gauge, histogram
+from servicekit.telemetry.metrics import counter, gauge, histogram
 
 JOBS = counter("openledger_trainer_jobs_total", "Jobs that ended, by kind and state.", ("kind", "state"))
 """kind is train or evaluate; state is succeeded, failed or cancelled."""
 
 JOB_SECONDS = histogram(
     "openledger_trainer_job_duration_seconds",
-    "Time from a job's hand-over to Ray to its end, by kind.",
+    "Time from a job's submission to Ray to its end, by kind.",
     ("kind",),
     buckets=(10, 30, 60, 120, 300, 600, 1800, 3600, 14400, 86400),
 )
 """Ray's start of workers included."""
 
-JOBS_WAITING = gauge("openledger_trainer_jobs_waiting", "Jobs accepted and not yet handed to Ray.")
-"""Grows when max_running_jobs or Ray is too small, or when Ray is away."""
+JOBS_WAITING = gauge("openledger_trainer_jobs_waiting", "Jobs accepted and not yet submitted to Ray.")
+"""Grows when max_running_jobs or Ray is too small, or when Ray is unreachable."""
 
 JOBS_RUNNING = gauge("openledger_trainer_jobs_running", "Jobs that Ray has.")
 """At most max_running_jobs."""
@@ -24,19 +24,14 @@ JOBS_RUNNING = gauge("openledger_trainer_jobs_running", "Jobs that Ray has.")
 JOB_RETRIES = counter(
     "openledger_trainer_job_retries_total", "Jobs submitted again after Ray lost them, by kind.", ("kind",)
 )
-"""A lost job goes on from its checkpoint."""
+"""A lost job resumes from its checkpoint."""
 
 RAY_FAILURES = counter("openledger_trainer_ray_failures_total", "Calls to Ray's Jobs API that failed.")
-"""Jobs wait while it is away."""
-
-LOOK_FAILURES = counter(
-    "openledger_trainer_look_failures_total", "Looks at the jobs that ended in an error of this service."
-)
-"""Should stay 0: a full disk, a database away, a mistake."""
+"""Jobs wait while it is unreachable."""
 
 PROMOTIONS = counter(
     "openledger_trainer_promotions_total",
-    "Promotions asked for, by outcome (passed, overridden, refused).",
+    "Promotions asked for, by outcome (passed, overridden, rolled_back, refused).",
     ("outcome",),
 )
 """Overrides should be rare, and refusals are the gate at work."""

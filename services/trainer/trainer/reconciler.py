@@ -1,19 +1,17 @@
-"""Keeps the database and Ray in agreement: hands over queued jobs, follows them, takes over their results.
+"""Keeps the database and Ray in agreement: submits queued jobs, follows them, records their results.
 
-It remembers nothing between two looks. What should be stands in the database, what is at Ray and in the job's
-folder; so the process may be killed at any line, and the next one goes on:
+It keeps nothing between two steps. The database says what should be; Ray and the job's folder say what is. So the
+process may be killed at any line, and the next one continues:
 
-- between noting the hand-over and submitting: the job is queued still, and is handed over;
-- between submitting and noting that it runs: it is submitted again under the same id, which Ray knows;
-- while the job runs, or after it ended: the result file is there or will be;
-- between the result file and taking it over: one transaction makes the version, the job's state and the
-events.
+- between recording the attempt and submitting it: the job is still queued, and is submitted;
+- between submitting it and recording that it runs: it is submitted again under the same id, which Ray knows;
+- while the job runs, or after it ended: the result file exists or will;
+- between the result file and recording it: one transaction makes the version, the job's state and the events.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,64 +19,60 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from servicekit.database import reading, run_in_transaction
+from servicekit.database.watches import Changes
+from servicekit.heartbeats import Heartbeat
 from trainer import metrics
+from trainer.contract.failure import clear_failure, read_failure
+from trainer.contract.files import command
 from trainer.entities import Job, JobKind, JobState
-from trainer.jobs.failure import clear_failure, read_failure
+from trainer.job_handlers import JobHandler
 from trainer.jobs.runner import JobRunner, JobStatus, RunnerUnavailable
 from trainer.store import jobs
-from trainer.work import Work
 
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
-"""How often a job that Ray lost (a killed process, a restarted cluster) is handed over. One that failed by
-itself, with an error of its own, would fail again."""
+"""How often a job that Ray lost (a killed process, a restarted cluster) is submitted. A job that failed with an error
+of its own would fail again, and is not."""
 
 
 class Reconciler:
-    """One thread owns it."""
+    """Owned by one thread."""
 
     def __init__(
         self,
+        *,
         engine: Engine,
+        changes: Changes,
         runner: JobRunner,
-        works: Mapping[JobKind, Work],
+        handlers: Mapping[JobKind, JobHandler],
         jobs_dir: Path,
         python: str,
         max_running: int,
     ) -> None:
         self._engine = engine
+        self._changes = changes
         self._runner = runner
-        self._works = works
+        self._handlers = handlers
         self._jobs_dir = jobs_dir
         self._python = python
         self._max_running = max_running
         self._available = True
+        self._ray = Heartbeat("ray")
 
-    def run(self, stop: threading.Event, interval_s: float) -> None:
-        """Looks again and again until `stop` is set. Jobs at Ray run on without this process."""
-        while not stop.is_set():
-            try:
-                self.look()
-            except Exception:
-                # One look must not end the service: a full disk or a busy database may be better at the next.
-                metrics.LOOK_FAILURES.inc()
-                logger.exception("a look at the jobs failed")
-            stop.wait(interval_s)
-
-    def look(self) -> None:
-        """One look at every open job."""
+    def step(self) -> None:
+        """Acts once on every open job."""
         with reading(self._engine) as session:
             found = jobs.open_jobs(session)
         try:
             busy = sum(self._follow(job) for job in found if job.state is not JobState.QUEUED)
             waiting = [job for job in found if job.state is JobState.QUEUED]
-            handed_over = waiting[: max(0, self._max_running - busy)]
-            for job in handed_over:
-                self._hand_over(job)
+            submitted = waiting[: max(0, self._max_running - busy)]
+            for job in submitted:
+                self._submit(job)
             self._report_available()
-            metrics.JOBS_WAITING.set(len(waiting) - len(handed_over))
-            metrics.JOBS_RUNNING.set(busy + len(handed_over))
+            metrics.JOBS_WAITING.set(len(waiting) - len(submitted))
+            metrics.JOBS_RUNNING.set(busy + len(submitted))
         except RunnerUnavailable as error:
             self._report_unavailable(error)
 
@@ -86,31 +80,31 @@ class Reconciler:
         """A job's folder."""
         return self._jobs_dir / id_
 
-    def _hand_over(self, job: Job) -> None:
-        folder, work = self.folder(job.id), self._works[job.kind]
+    def _submit(self, job: Job) -> None:
+        folder, handler = self.folder(job.id), self._handlers[job.kind]
 
         def prepare(session: Session) -> Job | None:
-            """Noted first: a job that is cancelled from here on is stopped at Ray, wherever this process dies."""
+            """Records the attempt first: a job that is cancelled after this is stopped at Ray, wherever this process ends."""
             if _state(session, job) is not JobState.QUEUED:
                 return None
-            work.prepare(session, job.id, folder)
+            handler.prepare(session, job.id, folder)
             return jobs.reaches_ray(session, job.id)
 
         def running(session: Session) -> None:
             if _state(session, job) is JobState.QUEUED:
                 jobs.move(session, job.id, JobState.RUNNING)
-                work.changed(session, job.id)
+                self._changes.notify(session, job.id)
+                handler.changed(session, job.id)
 
-        noted = run_in_transaction(self._engine, prepare)
-        if noted is not None:
+        recorded = run_in_transaction(self._engine, prepare)
+        if recorded is not None:
             clear_failure(folder)
-            command = [self._python, "-m", work.module, "--run", str(folder)]
-            self._runner.submit(noted.submission, command)
+            self._runner.submit(recorded.submission, command(self._python, handler.module, folder))
             run_in_transaction(self._engine, running)
-            logger.info("handed over a job", extra={"job": noted.submission, "kind": job.kind})
+            logger.info("submitted a job", extra={"job": recorded.submission, "kind": job.kind})
 
     def _follow(self, job: Job) -> bool:
-        """Acts on what became of a job; returns whether Ray still runs it."""
+        """Acts on a job's status; returns whether Ray still runs it."""
         status = self._runner.status(job.submission)
         if job.state is JobState.RUNNING:
             self._follow_running(job, status)
@@ -123,17 +117,17 @@ class Reconciler:
         return False
 
     def _leave(self, job: Job) -> None:
-        """Ray does not run it any more. What is over is cleared first: noted as gone, it would never be looked at again."""
+        """Records that Ray no longer runs a job. Clears one that is over first: once recorded, it is never visited again."""
         with reading(self._engine) as session:
             over = _state(session, job).final
         if over:
-            self._works[job.kind].clear(self.folder(job.id))
+            self._handlers[job.kind].clear(self.folder(job.id))
         run_in_transaction(self._engine, lambda session: jobs.left_ray(session, job.id))
 
     def _follow_running(self, job: Job, status: JobStatus) -> None:
-        # The status was asked for before the folder is looked at: a job that had ended then has left what it will.
+        # The status was read before the folder: a job that had ended by then has written everything that it will.
         folder = self.folder(job.id)
-        if self._works[job.kind].has_result(folder):
+        if self._handlers[job.kind].has_result(folder):
             self._move(job, JobState.SUCCEEDED)
         elif status is JobStatus.RUNNING:
             return
@@ -151,17 +145,17 @@ class Reconciler:
             self._move(job, JobState.QUEUED)
 
     def _move(self, job: Job, state: JobState, error: str = "") -> None:
-        """Changes a running job's state with all that follows from it; leaves one alone that was cancelled
-        meanwhile."""
-        work = self._works[job.kind]
+        """Changes a running job's state with all that follows from it, unless the job was cancelled meanwhile."""
+        handler = self._handlers[job.kind]
 
         def move(session: Session) -> Job | None:
             if _state(session, job) is not JobState.RUNNING:
                 return None
             if state is JobState.SUCCEEDED:
-                work.finish(session, job.id, self.folder(job.id))
+                handler.finish(session, job.id, self.folder(job.id))
             moved = jobs.move(session, job.id, state, error)
-            work.changed(session, job.id)
+            self._changes.notify(session, job.id)
+            handler.changed(session, job.id)
             return moved
 
         moved = run_in_transaction(self._engine, move)
@@ -174,11 +168,13 @@ class Reconciler:
 
     def _report_unavailable(self, error: RunnerUnavailable) -> None:
         metrics.RAY_FAILURES.inc()
+        self._ray.failed(error)
         if self._available:
-            logger.warning("Ray does not answer; jobs wait", extra={"error": str(error)[:300]})
+            logger.warning("Ray is unreachable; jobs wait", extra={"error": str(error)[:300]})
         self._available = False
 
     def _report_available(self) -> None:
+        self._ray.succeeded()
         if not self._available:
             logger.info("Ray answers again")
         self._available = True

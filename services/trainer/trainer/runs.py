@@ -1,4 +1,4 @@
-"""Training runs: assessed, created, read, cancelled. Running them is the reconciler's work."""
+"""Training runs: assessed, created, read, cancelled. The reconciler has Ray run them."""
 
 from __future__ import annotations
 
@@ -6,110 +6,127 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openledger.trainer.v1 import trainer_pb2 as pb
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from identity.names import BaseModelName, ModelName
+from identity.names import ModelName, TrainingRunName
 from identity.snapshot import CorruptSnapshot
 from modelkit.prompt import PromptTemplate, TemplateError
 from servicekit.auth import Principal
 from servicekit.database import reading, run_in_transaction
+from servicekit.database.request_ids import RequestId
+from servicekit.database.watches import Changes
 from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound
+from servicekit.lists import Page, Query
 from servicekit.objects import ObjectStore
-from servicekit.request_ids import RequestId
-from trainer import convert, events, names, paging
+from trainer import events, model_policy
 from trainer.access import check_owner, check_runs_own
-from trainer.assessment import Intent, assess
-from trainer.base_models import BaseModel, BaseModels
+from trainer.assessment import Assessment, assess
+from trainer.base_models import BaseModels
+from trainer.contract.base_models import BaseModel
+from trainer.contract.files import SnapshotInput
+from trainer.contract.spec import SpecError, resolve
 from trainer.entities import JobKind, JobState, Run
-from trainer.estimate import expected_seconds
+from trainer.estimate import expected
 from trainer.facts import DataFacts, FactsReader, combine
-from trainer.jobs.files import SnapshotInput
-from trainer.spec import EffectiveSpec, SpecError, resolve
-from trainer.store import jobs, runs, snapshots
+from trainer.gate_policy import to_bytes
+from trainer.proposals import Proposal, WeightedSnapshot
+from trainer.store import jobs, policies, runs, snapshots
 from trainer.suggestion import suggest
 
 
 @dataclass(frozen=True)
 class Assessed:
-    """Everything that was found out about a request before it runs."""
+    """A proposal whose base model and snapshots were found, with its assessment."""
 
     base: BaseModel
     snapshots: tuple[SnapshotInput, ...]
-    effective: EffectiveSpec
-    intent: Intent
-    message: pb.TrainingAssessment
+    assessment: Assessment
 
 
 class Runs:
     """Training runs over one database and one object store."""
 
-    def __init__(self, engine: Engine, objects: ObjectStore, base_models: BaseModels) -> None:
+    def __init__(
+        self, engine: Engine, objects: ObjectStore, base_models: BaseModels, changes: Changes
+    ) -> None:
         self._engine = engine
+        self._changes = changes
         self._base_models = base_models
         self._facts = FactsReader(objects)
+        self._objects = objects
 
-    def assess(
-        self,
-        base_model: str,
-        weighted: Sequence[pb.WeightedSnapshot],
-        spec: pb.TrainingSpec,
-        intent: pb.Intent,
-    ) -> Assessed:
-        """What a spec will lead to. Changes nothing.
+    def assess(self, proposal: Proposal) -> Assessed:
+        """Returns what a proposal will lead to. Changes nothing.
 
         Raises NotFound for an unknown base model, FailedPrecondition for a snapshot that is not known as
-        sealed, InvalidArgument for values that cannot be run.
+        sealed, InvalidArgument for values that cannot be run and for margins that the gate policy does not allow.
         """
-        base = self._base_models.get(names.parse("base_model", BaseModelName, base_model))
         with reading(self._engine) as session:
-            inputs = tuple(_sealed(session, one) for one in weighted)
+            model_policy.of_intent(session, proposal.intent)
+        return self._assess(proposal)
+
+    def _assess(self, proposal: Proposal) -> Assessed:
+        base = self._base_models.get(proposal.base_model)
+        with reading(self._engine) as session:
+            inputs = tuple(_sealed(session, one) for one in proposal.snapshots)
             speed = runs.newest_speed(session, base.digest)
-        facts, user = self._read_facts(inputs), convert.to_user_values(spec)
-        suggested = suggest(facts, user)
+        facts = self._read_facts(inputs)
+        suggested = suggest(facts, proposal.values)
         try:
-            effective = resolve(user, suggested)
+            effective = resolve(proposal.values, suggested)
         except SpecError as error:
             raise InvalidArgument(f"spec.{error.parameter}", "spec", error.rule) from None
-        asked = convert.to_intent(intent)
-        findings = assess(effective.spec, facts, asked)
-        seconds = expected_seconds(effective.spec, facts, speed)
-        message = convert.assessment(findings, suggested, effective, seconds)
-        return Assessed(base, inputs, effective, asked, message)
+        expectation = expected(effective.spec, facts, speed, base.parameter_count)
+        assessment = Assessment(
+            findings=tuple(assess(effective.spec, facts, proposal.intent)),
+            suggested=suggested,
+            effective=effective,
+            expected_s=expectation.seconds,
+            expected_basis=expectation.basis,
+        )
+        return Assessed(base, inputs, assessment)
 
-    def create(self, principal: Principal, request: pb.CreateTrainingRunRequest) -> Run:
-        """Accepts a run; it is queued when this returns. Raises as `assess`, and PermissionDenied for another's model."""
-        model = names.parse("model", ModelName, request.model).model
-        asked = RequestId.of(principal.name, request)
+    def create(
+        self, principal: Principal, model: ModelName, proposal: Proposal, request_id: RequestId
+    ) -> Run:
+        """Accepts a run; it is queued when this returns.
+
+        Raises as `assess`; PermissionDenied for another's model; FailedPrecondition for an intent that is looser than the
+        model's earlier runs.
+        """
         with reading(self._engine) as session:
-            check_owner(session, principal, model, "trainer.runs.create")
-            known = asked.made(session)
+            check_owner(session, principal, model.model, "trainer.runs.create")
+            known = request_id.made(session)
             if known is not None:
                 return _found(runs.get(session, known), known)
-        assessed = self.assess(request.base_model, request.snapshots, request.spec, request.intent)
+        assessed = self._assess(proposal)
 
         def create(session: Session) -> Run:
-            check_owner(session, principal, model, "trainer.runs.create")
-            again = asked.made(session)
+            check_owner(session, principal, model.model, "trainer.runs.create")
+            again = request_id.made(session)
             if again is not None:
                 return _found(runs.get(session, again), again)
+            held_to = model_policy.of_new_run(session, model.model, proposal.intent)
+            self._objects.put_bytes(to_bytes(held_to.effective))
             run = Run(
                 job=jobs.add(session, JobKind.TRAIN),
-                model=model,
+                model=model.model,
                 base_model=assessed.base.id,
                 base_digest=assessed.base.digest,
                 snapshots=assessed.snapshots,
-                spec=assessed.effective.spec,
-                origins=assessed.effective.origins,
-                intent=assessed.intent,
-                assessment=convert.to_json(assessed.message),
+                spec=assessed.assessment.effective.spec,
+                origins=assessed.assessment.effective.origins,
+                intent=proposal.intent,
+                assessment=assessed.assessment,
                 principal=principal.name,
                 version=0,
                 tokens_per_s=0.0,
+                gate_policy=held_to.source.name,
+                policy_digest=policies.put(session, held_to.effective),
             )
             runs.add(session, run)
-            asked.remember(session, run.job.id)
+            request_id.remember(session, run.job.id)
             events.run_changed(session, run)
             return run
 
@@ -120,16 +137,13 @@ class Runs:
         with reading(self._engine) as session:
             return _found(runs.get(session, id_), id_)
 
-    def list(self, model: str, page_size: int, page_token: str) -> tuple[Sequence[Run], str]:
-        """A page of runs, newest first, and the next page's token."""
+    def list(self, model: ModelName | None, query: Query) -> Page[Run]:
+        """Returns a page of a model's runs, newest first, or of all models'. Raises InvalidArgument for the query."""
         with reading(self._engine) as session:
-            if model:
-                model = names.parse("model", ModelName, model).model
-            found = runs.page(session, model, paging.key_of(page_token), paging.limit(page_size))
-        return paging.page(found, page_size, lambda run: run.job.id)
+            return runs.page(session, model.model if model else "", query)
 
     def cancel(self, principal: Principal, id_: str) -> Run:
-        """Ends a run; one that has ended stays as it is. The reconciler stops its job at Ray.
+        """Cancels a run; one that has ended stays as it is. The reconciler stops its job at Ray.
 
         Raises NotFound, PermissionDenied for another's run.
         """
@@ -140,6 +154,7 @@ class Runs:
             if run.job.state.final:
                 return run
             jobs.move(session, id_, JobState.CANCELLED)
+            self._changes.notify(session, id_)
             run = _found(runs.get(session, id_), id_)
             events.run_changed(session, run)
             return run
@@ -166,21 +181,21 @@ class Runs:
         return facts
 
 
-def _sealed(session: Session, weighted: pb.WeightedSnapshot) -> SnapshotInput:
-    sealed = snapshots.get(session, weighted.snapshot)
+def _sealed(session: Session, weighted: WeightedSnapshot) -> SnapshotInput:
+    sealed = snapshots.get(session, weighted.name)
     if sealed is None:
         raise FailedPrecondition(
             "SNAPSHOT_NOT_SEALED",
-            f"{weighted.snapshot!r} is not known as a sealed snapshot; seal it, or wait for its event to arrive",
-            subject=weighted.snapshot,
-            snapshot=weighted.snapshot,
+            f"{weighted.name!r} is not known as a sealed snapshot; seal it, or wait for its event to arrive",
+            subject=weighted.name,
+            snapshot=weighted.name,
         )
     return SnapshotInput(
         name=sealed.name,
         root=sealed.root,
         records_digest=sealed.records_digest,
         manifest_digest=sealed.manifest_digest,
-        weight=weighted.weight or 1.0,
+        weight=weighted.weight,
         prompt=sealed.prompt,
         completion=sealed.completion,
     )
@@ -188,5 +203,5 @@ def _sealed(session: Session, weighted: pb.WeightedSnapshot) -> SnapshotInput:
 
 def _found(run: Run | None, id_: str) -> Run:
     if run is None:
-        raise NotFound("training run", convert.run_name(id_))
+        raise NotFound("training run", str(TrainingRunName(id_)))
     return run

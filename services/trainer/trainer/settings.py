@@ -1,4 +1,4 @@
-"""Every setting of this service; those that all services share stand in `servicekit.settings`."""
+"""Every setting of this service; those that all services share are in `servicekit.settings`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TrainerSettings(ServiceSettings):
     )
     jobs_cache_dir: Path | None = Field(
         None,
-        description="Folder where jobs keep unpacked models and replay; default <state_dir>/trainer/cache. May be emptied.",
+        description="Folder where jobs keep unpacked models and rehearsal; default <state_dir>/trainer/cache. May be emptied.",
     )
     job_python: str = Field(
         sys.executable, description="Python interpreter on Ray's machines that has this package."

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from identity.names import ModelName, ModelVersionName
 from servicekit.database import reading
-from servicekit.errors import NotFound
-from trainer import names, paging
+from servicekit.errors import FailedPrecondition, NotFound
+from servicekit.lists import Page, Query
 from trainer.entities import Version
 from trainer.store import versions
-
-_ALL = "models/-"
 
 
 class Versions:
@@ -25,22 +22,32 @@ class Versions:
     def get(self, name: ModelVersionName) -> Version:
         """Raises NotFound."""
         with reading(self._engine) as session:
-            version = versions.get(session, name)
-        if version is None:
-            raise NotFound("model version", str(name))
-        return version
+            return found_version(session, name)
 
-    def list(self, parent: str, page_size: int, page_token: str) -> tuple[Sequence[Version], str]:
-        """A page of a model's versions, newest first, or of all models', and the next page's token.
+    def list(self, model: ModelName | None, query: Query) -> Page[Version]:
+        """Returns a page of a model's versions, newest first, or of all models'.
 
-        Raises NotFound for a model that nobody trained.
+        Raises NotFound for a model without a training run, InvalidArgument for the query.
         """
-        model = "" if parent == _ALL else names.parse("parent", ModelName, parent).model
-        key = paging.key_of(page_token)
-        after = names.parse("page_token", ModelVersionName, key) if key else None
         with reading(self._engine) as session:
-            if model and not versions.exists_model(session, model):
-                raise NotFound("model", parent)
-            place = (after.model, after.version) if after else None
-            found = versions.page(session, model, place, paging.limit(page_size))
-        return paging.page(found, page_size, lambda version: str(version.name))
+            if model is not None and not versions.exists_model(session, model.model):
+                raise NotFound("model", str(model))
+            return versions.page(session, model.model if model else "", query)
+
+
+def found_version(session: Session, name: ModelVersionName) -> Version:
+    """Returns a version. Raises NotFound."""
+    version = versions.get(session, name)
+    if version is None:
+        raise NotFound("model version", str(name))
+    return version
+
+
+def check_report(version: Version) -> None:
+    """Raises FailedPrecondition for a version without an evaluation report."""
+    if not version.report_digest:
+        raise FailedPrecondition(
+            "NO_EVALUATION_REPORT",
+            f"{version.name} has no evaluation report; evaluate it first",
+            subject=str(version.name),
+        )

@@ -1,1 +1,1 @@
-"""The story's steps, one file each: `run(telling) -> Outcome`."""
+"""The demo's steps, one file each: `execute(run) -> Outcome`."""

@@ -1,29 +1,30 @@
-"""Step 4: held-out questions stream through gRPC and the OpenAI-compatible door, base and adapter in one batch."""
+"""Step 4: held-out questions stream through gRPC and the OpenAI-compatible API, base and adapter in one batch."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-import grpc
 import httpx
 from openledger.inference.v1 import inference_pb2 as pb
 
-from openledger_cli.up.health import serving
-from servicekit.errors import Unavailable, from_rpc_error
+from openledger_client.errors import Unavailable
+from openledger_client.services import INFERENCE
 from threat_intel.people import ANALYST
+from threat_intel.run import MODEL, Outcome, Run
 from threat_intel.steps.contribute import held_out_records
-from threat_intel.telling import MODEL, Outcome, Telling
 
-TRIES = 5
+ATTEMPTS = 5
 AT_ONCE = 8
+ANSWER_S = 120.0
 """Streams open at once: enough that base and adapter share batches."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """One answer, and what the record says."""
 
@@ -32,41 +33,41 @@ class Answer:
     question: str
     text: str
     expected: str
-    door: str
+    api: str
     first_token_s: float
     duration_s: float
     output_tokens: int
 
 
-def run(telling: Telling) -> Outcome:
+def execute(run: Run) -> Outcome:
     """Asks, streams, counts."""
     outcome = Outcome()
-    _await_served(telling, telling.result("evaluate")["careful"])
-    records = held_out_records(telling, telling.result("contribute")["snapshot"])
-    scale = telling.scale
+    _await_served(run, run.result("evaluate")["careful"])
+    records = held_out_records(run, run.result("contribute")["snapshot"])
+    scale = run.scale
     base = f"baseModels/{scale.base_model}"
     asks: list[Callable[[], Answer]] = []
     for number in range(scale.questions + scale.base_questions + scale.http_questions):
         record = records[number % len(records)]
         if number < scale.http_questions:
-            asks.append(lambda record=record: _by_http(telling, MODEL, record))  # type: ignore[misc]
+            asks.append(lambda record=record: _by_http(run, MODEL, record))  # type: ignore[misc]
         elif number < scale.http_questions + scale.base_questions:
-            asks.append(lambda record=record: _by_grpc(telling, base, record))  # type: ignore[misc]
+            asks.append(lambda record=record: _by_grpc(run, base, record))  # type: ignore[misc]
         else:
-            asks.append(lambda record=record: _by_grpc(telling, MODEL, record))  # type: ignore[misc]
+            asks.append(lambda record=record: _by_grpc(run, MODEL, record))  # type: ignore[misc]
     asks = [ask for offset in range(7) for ask in asks[offset::7]]  # mixed, so that batches are
     begun = time.monotonic()
     answers: list[Answer] = []
-    with telling.bar("answers", len(asks)) as bar, ThreadPoolExecutor(AT_ONCE) as pool:
-        for answer in pool.map(lambda ask: _asked(telling, ask), asks):
+    with run.progress("answers", len(asks)) as bar, ThreadPoolExecutor(AT_ONCE) as pool:
+        for answer in pool.map(lambda ask: _asked(run, ask), asks):
             answers.append(answer)
             bar.at(len(answers), len(asks), f"{answer.text.strip()[:30]!r}")
     wall_s = time.monotonic() - begun
     by_model = [a for a in answers if a.model == MODEL]
     right = sum(a.text.strip() == a.expected for a in by_model)
     for answer in answers[:4]:
-        telling.say(
-            f"[dim]{answer.model} by {answer.door}:[/dim] {answer.question[:70]!r} "
+        run.say(
+            f"[dim]{answer.model} by {answer.api}:[/dim] {answer.question[:70]!r} "
             f"-> {answer.text.strip()!r} (is {answer.expected})"
         )
     firsts = sorted(a.first_token_s for a in answers)
@@ -88,7 +89,7 @@ def run(telling: Telling) -> Outcome:
         "s",
         f"timed by the client, n={len(firsts)}",
     )
-    telling.say(
+    run.say(
         f"{len(answers)} answers in {wall_s:.1f} s, {len(answers) / wall_s:.1f} answers/s; "
         f"{right} of {len(by_model)} by the adapter name the record's tactic exactly"
     )
@@ -96,51 +97,50 @@ def run(telling: Telling) -> Outcome:
     return outcome
 
 
-def _asked(telling: Telling, ask: Callable[[], Answer]) -> Answer:
-    """One answer; asked again when the service went away before it was whole."""
-    for left in reversed(range(TRIES)):
+def _asked(run: Run, ask: Callable[[], Answer]) -> Answer:
+    """One answer; asked again when the service was unreachable before it was complete."""
+    for left in reversed(range(ATTEMPTS)):
         try:
             return ask()
-        except grpc.RpcError as error:
-            if not isinstance(from_rpc_error(error), Unavailable) or not left:
-                raise
-        except (httpx.TransportError, Unavailable):
+        except (httpx.TransportError, TimeoutError, Unavailable):
             if not left:
                 raise
-        _await_service(telling)
+        _await_service(run)
     raise AssertionError("unreachable: the last try returns or raises")
 
 
-def _await_service(telling: Telling) -> None:
+def _await_service(run: Run) -> None:
     for _ in range(120):
-        if serving(telling.platform.doors["inference"]):
+        if run.as_(ANALYST).is_serving(INFERENCE):
             return
-        time.sleep(0.5)  # a poll of a public health door
-    raise Unavailable("INFERENCE_DOWN", "the inference service does not come back; see the platform's log")
+        time.sleep(0.5)  # a restarting process can only be polled
+    raise Unavailable(
+        "the inference service does not come back; see the platform's log", reason="INFERENCE_DOWN"
+    )
 
 
-def _await_served(telling: Telling, version: str) -> None:
+def _await_served(run: Run, version: str) -> None:
     """Waits until the promotion has reached the inference service. Raises Unavailable after two minutes."""
-    stub = telling.as_(ANALYST).inference
+    stub = run.as_(ANALYST).inference
     for _ in range(600):
         served = stub.ListServedModels(pb.ListServedModelsRequest(), timeout=30).models
         if any(model.name == version and model.is_default for model in served):
             return
-        time.sleep(0.2)  # a poll of a public door: a client has no other way to know
-    raise Unavailable("NOT_SERVED", f"{version} was promoted but is not served after 120 s")
+        time.sleep(0.2)  # there is no watch for this
+    raise Unavailable(f"{version} was promoted but is not served after 120 s", reason="NOT_SERVED")
 
 
 def _prompt(record: dict[str, str]) -> str:
     return f"Report: {record['text']}\nTactic:"
 
 
-def _by_grpc(telling: Telling, model: str, record: dict[str, str]) -> Answer:
+def _by_grpc(run: Run, model: str, record: dict[str, str]) -> Answer:
     request = pb.GenerateRequest(
         model=model, prompt=_prompt(record), sampling=pb.SamplingParameters(max_output_tokens=12, stop=["\n"])
     )
     begun, first, inference, text = time.monotonic(), 0.0, "", ""
     finished = pb.GenerateResponse.Finished()
-    for response in telling.as_(ANALYST).inference.Generate(request, timeout=120):
+    for response in run.as_(ANALYST).inference.Generate(request, timeout=120):
         if response.HasField("started"):
             inference = response.started.inference
         elif response.HasField("delta"):
@@ -150,19 +150,24 @@ def _by_grpc(telling: Telling, model: str, record: dict[str, str]) -> Answer:
             finished = response.finished
     duration = time.monotonic() - begun
     return Answer(
-        inference,
-        model,
-        record["text"],
-        text,
-        record["tactic"],
-        "gRPC",
-        first or duration,
-        duration,
-        finished.usage.output_tokens,
+        inference=inference,
+        model=model,
+        question=record["text"],
+        text=text,
+        expected=record["tactic"],
+        api="gRPC",
+        first_token_s=first or duration,
+        duration_s=duration,
+        output_tokens=finished.usage.output_tokens,
     )
 
 
-def _by_http(telling: Telling, model: str, record: dict[str, str]) -> Answer:
+def _by_http(run: Run, model: str, record: dict[str, str]) -> Answer:
+    return asyncio.run(_by_http_within(run, model, record))
+
+
+async def _by_http_within(run: Run, model: str, record: dict[str, str]) -> Answer:
+    """Reads the streamed answer. The deadline is for the whole of it: those of httpx start again with every byte."""
     body = {
         "model": model,
         "prompt": _prompt(record),
@@ -173,15 +178,20 @@ def _by_http(telling: Telling, model: str, record: dict[str, str]) -> Answer:
         "stream_options": {"include_usage": True},
     }
     begun, first, text, tokens = time.monotonic(), 0.0, "", 0
-    headers = {"Authorization": f"Bearer {telling.as_(ANALYST).bearer()}"}
-    url = f"{telling.platform.doors['openai']}/completions"
-    with httpx.stream("POST", url, json=body, headers=headers, timeout=120, trust_env=False) as response:
+    headers = {"Authorization": f"Bearer {run.token(ANALYST)()}"}
+    url = f"{run.platform.endpoints['openai']}/completions"
+    async with (
+        asyncio.timeout(ANSWER_S),
+        httpx.AsyncClient(trust_env=False, timeout=ANSWER_S) as client,
+        client.stream("POST", url, json=body, headers=headers) as response,
+    ):
         if response.status_code != 200:
+            refused = await response.aread()
             raise Unavailable(
-                "HTTP_DOOR", f"{url} answered {response.status_code}: {response.read()[:300]!r}"
+                f"{url} answered {response.status_code}: {refused[:300]!r}", reason="HTTP_ERROR"
             )
         inference = response.headers["x-openledger-inference-id"]
-        for line in response.iter_lines():
+        async for line in response.aiter_lines():
             if not line.startswith("data: ") or line == "data: [DONE]":
                 continue
             event = json.loads(line.removeprefix("data: "))
@@ -192,5 +202,13 @@ def _by_http(telling: Telling, model: str, record: dict[str, str]) -> Answer:
     duration = time.monotonic() - begun
     name = inference if inference.startswith("inferences/") else f"inferences/{inference}"
     return Answer(
-        name, model, record["text"], text, record["tactic"], "HTTP", first or duration, duration, tokens
+        inference=name,
+        model=model,
+        question=record["text"],
+        text=text,
+        expected=record["tactic"],
+        api="HTTP",
+        first_token_s=first or duration,
+        duration_s=duration,
+        output_tokens=tokens,
     )

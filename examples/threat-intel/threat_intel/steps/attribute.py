@@ -9,25 +9,25 @@ from openledger.attribution.v1 import attribution_pb2 as pb
 from openledger.attribution.v1.attribution_pb2_grpc import AttributionServiceStub
 from openledger.common.v1.estimate_pb2 import Estimate
 
-from openledger_cli.paging import every
-from servicekit.errors import Unavailable
+from openledger_client.errors import FailedPrecondition, Unavailable
+from openledger_client.paging import items
 from threat_intel.people import AUDITOR
-from threat_intel.telling import Outcome, Telling
+from threat_intel.run import Outcome, Run
 
 PATIENCE_S = 900.0
 
 
-def run(telling: Telling) -> Outcome:
-    """Waits until every answer is scored, shows totals beside the naive ones."""
+def execute(run: Run) -> Outcome:
+    """Waits until every answer is scored, shows totals and the naive ones."""
     outcome = Outcome()
-    stub = telling.as_(AUDITOR).attribution
+    stub = run.as_(AUDITOR).attribution
     begun = time.monotonic()
-    _await_index(telling, stub)
+    _await_index(run, stub)
     index_s = time.monotonic() - begun
-    answers = telling.result("answer")["answers"]
+    answers = run.result("answer")["answers"]
     begun = time.monotonic()
     scored: list[pb.Attribution] = []
-    with telling.bar("scored", len(answers)) as bar:
+    with run.progress("scored", len(answers)) as bar:
         for answer in answers:
             scored.append(
                 stub.GetAttribution(
@@ -37,16 +37,16 @@ def run(telling: Telling) -> Outcome:
             bar.at(len(scored), len(answers))
     wall_s = time.monotonic() - begun
     summary = stub.SummarizeAttributions(
-        pb.SummarizeAttributionsRequest(model_version=telling.result("evaluate")["careful"]), timeout=120
+        pb.SummarizeAttributionsRequest(model_version=run.result("evaluate")["careful"]), timeout=120
     )
-    _show(telling, scored, summary)
+    _show(run, scored, summary)
     figures, source = outcome.figures, f"{summary.answer_count} attribution records"
     for total in summary.contributors:
         who = total.contributor.rsplit("/", 1)[-1]
         figures.estimate(f"{who}: mean share", total.ppm, source)
         figures.estimate(f"{who}: mean share by naive normalisation", total.naive_ppm, source)
         figures.estimate(f"{who}: mean share by the lexical baseline", total.lexical_ppm, source)
-    figures.estimate("not attributable, mean", summary.unattributed_ppm, source)
+    figures.estimate("unattributed, mean", summary.unattributed_ppm, source)
     figures.estimate("control records: mean share", summary.control_ppm, source)
     figures.estimate("control records: mean share by naive normalisation", summary.control_naive_ppm, source)
     figures.estimate(
@@ -68,65 +68,62 @@ def run(telling: Telling) -> Outcome:
     return outcome
 
 
-def _await_index(telling: Telling, stub: AttributionServiceStub) -> None:
+def _await_index(run: Run, stub: AttributionServiceStub) -> None:
     """Waits for the promoted version's index. Raises Unavailable when it failed or takes too long."""
-    version = telling.result("evaluate")["careful"]
+    version = run.result("evaluate")["careful"]
     deadline = time.monotonic() + PATIENCE_S
-    with telling.bar("index", None) as bar:
+    with run.progress("index", None) as bar:
         while time.monotonic() < deadline:
-            found = every(
-                lambda token: stub.ListAttributionIndexes(
-                    pb.ListAttributionIndexesRequest(page_token=token), timeout=60
-                ),
-                "indexes",
+            found = items(
+                stub.ListAttributionIndexes, pb.ListAttributionIndexesRequest(), lambda page: page.indexes
             )
             for index in found:
                 if index.model_version != version:
                     continue
                 if index.error:
-                    raise Unavailable("INDEX_FAILED", f"index of {version}: {index.error}")
+                    raise FailedPrecondition(
+                        f"index of {version}: {index.error}", reason="INDEX_FAILED", subject=version
+                    )
                 bar.at(index.progress.done, index.progress.total or None, index.progress.stage)
                 if index.ready:
-                    telling.say(
+                    run.say(
                         f"index {index.digest}: {index.record_count:,} training records, {index.control_count:,} controls"
                     )
                     return
-            time.sleep(0.5)  # a poll of a public door: a client has no other way to know
-    raise Unavailable("NO_INDEX", f"no index of {version} after {PATIENCE_S:.0f} s")
+            time.sleep(0.5)  # there is no watch for this
+    raise Unavailable(f"no index of {version} after {PATIENCE_S:.0f} s", reason="NO_INDEX")
 
 
-def _show(telling: Telling, scored: list[pb.Attribution], summary: pb.AttributionSummary) -> None:
+def _show(run: Run, scored: list[pb.Attribution], summary: pb.AttributionSummary) -> None:
     attributed = [a for a in scored if any(share.ppm for share in a.shares)]
-    telling.say(
-        f"{len(attributed)} of {len(scored)} answers have a part that can be attributed; one of them:"
-    )
+    run.say(f"{len(attributed)} of {len(scored)} answers have a part that can be attributed; one of them:")
     shown = (attributed or scored)[0]
-    telling.say(f"{shown.inference} rests on report {shown.model.report_digest or '(base: none)'}")
+    run.say(f"{shown.inference} is backed by report {shown.model.report_digest or '(base: none)'}")
     for share in shown.shares[:3]:
-        telling.say(
+        run.say(
             f"  {share.contributor.rsplit('/', 1)[-1]:14} {share.ppm / 1e4:5.1f}% [{share.estimate.lower / 1e4:.1f}, "
             f"{share.estimate.upper / 1e4:.1f}]"
         )
-    telling.say(
-        f"  not attributable {shown.unattributed_ppm / 1e4:.1f}% {shown.unattributed_reason}; "
+    run.say(
+        f"  unattributed {shown.unattributed_ppm / 1e4:.1f}% {shown.unattributed_reason}; "
         f"{len(shown.spans)} spans; split-half agreement {shown.reliability.split_half_agreement:.2f}"
     )
-    telling.say(
+    run.say(
         f"mean over {summary.answer_count} answers of the adapter:   here [95%]            naive    lexical"
     )
     for total in summary.contributors:
-        telling.say(
+        run.say(
             f"  {total.contributor.rsplit('/', 1)[-1]:30} {_percent(total.ppm)} {total.naive_ppm.value / 1e4:8.2f}% "
             f"{total.lexical_ppm.value / 1e4:8.2f}%"
         )
-    telling.say(
+    run.say(
         f"  {'control records':30} {_percent(summary.control_ppm)} {summary.control_naive_ppm.value / 1e4:8.2f}%"
     )
-    telling.say(
+    run.say(
         f"  [dim]half of the controls, posing as a contributor, would have got "
-        f"{summary.control_check_ppm.value / 1e4:.2f}%: gradients tell relevance, the manifest tells training[/dim]"
+        f"{summary.control_check_ppm.value / 1e4:.2f}%: gradients show relevance, the training manifest shows use[/dim]"
     )
-    telling.say(f"  {'not attributable':30} {_percent(summary.unattributed_ppm)}")
+    run.say(f"  {'unattributed':30} {_percent(summary.unattributed_ppm)}")
 
 
 def _percent(share: Estimate) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-import grpc
 from openledger.datanet.v1 import datanet_pb2 as pb
 
-from openledger_cli.up.prepare import gate_items_digest
-from servicekit.errors import AlreadyExists, from_rpc_error
+from openledger_client import sealing
+from openledger_client.downloads import Download
+from openledger_client.errors import AlreadyExists
+from openledger_client.uploads import contribute
 from threat_intel import data
 from threat_intel.people import OWNER, TREASURY
-from threat_intel.telling import DATANET, Outcome, Telling
+from threat_intel.run import DATANET, Outcome, Run
 
 LICENCE = "CC-BY-4.0"
 COPIER, CARELESS = "copier", "careless"
@@ -31,45 +33,49 @@ class Tally:
     """One message for each rule."""
 
 
-def run(telling: Telling) -> Outcome:
+def execute(run: Run) -> Outcome:
     """Creates, contributes, seals."""
     outcome = Outcome()
-    _create(telling)
-    streams = _streams(telling)
+    _create(run)
+    streams = _streams(run)
     for contributor, title, _ in streams:
-        _register(telling, contributor, title)
+        _register(run, contributor, title)
     begun, sent = time.monotonic(), 0
     tallies: dict[str, Tally] = {}
-    with telling.bar("records", sum(len(records) for _, _, records in streams)) as bar:
+    with run.progress("records", sum(len(records) for _, _, records in streams)) as bar:
         for contributor, _, records in streams:
-            tallies[contributor] = _stream(telling, contributor, records)
+            tallies[contributor] = _stream(run, contributor, records)
             sent += len(records)
             bar.at(sent, sent if contributor == streams[-1][0] else None, contributor)
     wall_s = time.monotonic() - begun
     accepted = sum(tally.states["accepted"] + tally.states["present already"] for tally in tallies.values())
     for contributor, tally in tallies.items():
         refused = ", ".join(f"{count} {rule}" for rule, count in tally.rules.most_common())
-        telling.say(
+        run.say(
             f"{contributor:14} {tally.states['accepted'] + tally.states['present already']:4} accepted"
             + (f", refused: {refused}" if refused else "")
         )
     for rule, message in tallies[CARELESS].examples.items():
-        telling.say(f"[dim]careless, {rule}: {message[:110]}[/dim]")
-    snapshot = telling.as_(OWNER).datanet.SealSnapshot(
-        pb.SealSnapshotRequest(
-            parent=DATANET,
-            held_out_fraction=telling.scale.held_out_fraction,
-            control_fraction=telling.scale.control_fraction,
-            request_id=telling.journal.request_id("seal"),
-        ),
-        timeout=300,
-    )
+        run.say(f"[dim]careless, {rule}: {message[:110]}[/dim]")
+    with run.progress("seal", None) as bar:
+        snapshot = sealing.seal(
+            run.as_(OWNER).datanet,
+            pb.SealSnapshotRequest(
+                parent=DATANET,
+                held_out_fraction=run.scale.held_out_fraction,
+                control_fraction=run.scale.control_fraction,
+                request_id=run.journal.request_id("seal"),
+            ),
+            on_update=lambda update: bar.at(
+                update.progress.done, update.progress.total or None, update.progress.stage
+            ),
+        )
     splits = {split.split: split for split in snapshot.splits}
-    telling.say(
+    run.say(
         f"sealed {snapshot.name}: {snapshot.record_count:,} records in {snapshot.cluster_count:,} clusters, "
         f"{snapshot.near_duplicate_cluster_count} of them near-duplicates; root {snapshot.root}"
     )
-    telling.say(
+    run.say(
         "splits by cluster: " + ", ".join(f"{name} {split.record_count}" for name, split in splits.items())
     )
     figures, source = outcome.figures, f"{snapshot.name} {snapshot.root}"
@@ -101,9 +107,9 @@ def run(telling: Telling) -> Outcome:
     return outcome
 
 
-def _streams(telling: Telling) -> list[tuple[str, str, Sequence[bytes]]]:
+def _streams(run: Run) -> list[tuple[str, str, Sequence[bytes]]]:
     """(contributor, title, records) in the order they arrive: the vendors first, so that copies are copies."""
-    scale = telling.scale
+    scale = run.scale
     found: list[tuple[str, str, Sequence[bytes]]] = []
     for contributor, title in data.contributors():
         found.append((contributor, title, data.records_for(contributor, scale.records_per_vendor, seed=0)))
@@ -114,18 +120,18 @@ def _streams(telling: Telling) -> list[tuple[str, str, Sequence[bytes]]]:
             data.copier_records(scale.copier_records, seed=0, per_vendor=scale.records_per_vendor),
         )
     )
-    gate_items = telling.platform.state_dir / "gate-items.jsonl"
+    gate_items = run.platform.gate_items
     found.append(
         (
             CARELESS,
-            "personal data, evaluation items, rubbish",
+            "personal data, evaluation items, low quality",
             data.careless_records(scale.careless_records, seed=0, gate_items=gate_items),
         )
     )
     return found
 
 
-def _create(telling: Telling) -> None:
+def _create(run: Run) -> None:
     datanet = pb.Datanet(
         display_name="Threat intelligence procedures",
         licence=LICENCE,
@@ -148,37 +154,35 @@ def _create(telling: Telling) -> None:
             prompt_template="Report: {text}\nTactic:",
             completion_template=" {tactic}",
         ),
-        policy=pb.QualityPolicy(
-            max_records_per_contributor=5000, gate_items_digest=gate_items_digest(telling.platform.state_dir)
-        ),
-        treasury_address=telling.wallet(TREASURY).address,
+        policy=pb.QualityPolicy(max_records_per_contributor=5000),
+        treasury_address=run.wallet(TREASURY).address,
     )
     _once(
-        lambda: telling.as_(OWNER).datanet.CreateDatanet(
+        lambda: run.as_(OWNER).datanet.CreateDatanet(
             pb.CreateDatanetRequest(
                 datanet_id=DATANET.split("/")[1],
                 datanet=datanet,
-                request_id=telling.journal.request_id("datanet"),
+                request_id=run.journal.request_id("datanet"),
             ),
             timeout=30,
         )
     )
 
 
-def _register(telling: Telling, contributor: str, title: str) -> None:
+def _register(run: Run, contributor: str, title: str) -> None:
     details = pb.Contributor(
         principal=contributor,
         display_name=title,
-        payout_address=telling.wallet(contributor).address,
+        payout_address=run.wallet(contributor).address,
         consent_licence=LICENCE,
     )
     _once(
-        lambda: telling.as_(OWNER).datanet.RegisterContributor(
+        lambda: run.as_(OWNER).datanet.RegisterContributor(
             pb.RegisterContributorRequest(
                 parent=DATANET,
                 contributor_id=contributor,
                 contributor=details,
-                request_id=telling.journal.request_id(f"who-{contributor}"),
+                request_id=run.journal.request_id(f"who-{contributor}"),
             ),
             timeout=30,
         )
@@ -186,23 +190,16 @@ def _register(telling: Telling, contributor: str, title: str) -> None:
 
 
 def _once(call: Callable[[], object]) -> None:
-    """Calls; what is there already from an earlier telling of this step is there."""
-    try:
+    """Calls; an earlier attempt at this step may have created the resource already."""
+    with suppress(AlreadyExists):
         call()
-    except grpc.RpcError as error:
-        if not isinstance(from_rpc_error(error), AlreadyExists):
-            raise
 
 
-def _stream(telling: Telling, contributor: str, records: Sequence[bytes]) -> Tally:
+def _stream(run: Run, contributor: str, records: Sequence[bytes]) -> Tally:
     name = f"{DATANET}/contributors/{contributor}"
 
-    def requests() -> Iterator[pb.ContributeRequest]:
-        for number, content in enumerate(records, start=1):
-            yield pb.ContributeRequest(contributor=name, sequence=number, content=content)
-
     tally = Tally()
-    for response in telling.as_((contributor, ("contributor",))).datanet.Contribute(requests()):
+    for response in contribute(run.as_((contributor, ("contributor",))).datanet, name, records):
         state = pb.RecordState.Name(response.state).removeprefix("RECORD_STATE_").lower()
         tally.states["present already" if response.already_present and state == "accepted" else state] += 1
         if response.rule:
@@ -211,10 +208,11 @@ def _stream(telling: Telling, contributor: str, records: Sequence[bytes]) -> Tal
     return tally
 
 
-def held_out_records(telling: Telling, snapshot: str) -> list[dict[str, str]]:
+def held_out_records(run: Run, snapshot: str) -> list[dict[str, str]]:
     """The snapshot's held-out records, downloaded by its owner."""
-    chunks = telling.as_(OWNER).datanet.DownloadSnapshot(
-        pb.DownloadSnapshotRequest(name=snapshot, part=pb.SNAPSHOT_PART_RECORDS), timeout=60
-    )
-    lines = [json.loads(line) for line in b"".join(chunk.data for chunk in chunks).splitlines()]
+    content = Download(
+        run.as_(OWNER).datanet.DownloadSnapshot,
+        pb.DownloadSnapshotRequest(name=snapshot, part=pb.SNAPSHOT_PART_RECORDS),
+    ).read()
+    lines = [json.loads(line) for line in content.splitlines()]
     return [line["record"] for line in lines if line["split"] == "held_out"]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-import grpc
 from openledger.trainer.v1 import trainer_pb2 as pb
 from openledger.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
 
-from servicekit.errors import FailedPrecondition, from_rpc_error
-from threat_intel.people import BUILDER
-from threat_intel.telling import MODEL, Outcome, Telling
+from openledger_client.errors import FailedPrecondition
+from openledger_client.watches import watch
+from threat_intel.people import APPROVER, BUILDER
+from threat_intel.run import MODEL, Outcome, Run
 
-LOOK = {pb.SEVERITY_DANGER: "[red]danger [/red]", pb.SEVERITY_WARNING: "[yellow]warning[/yellow]"}
+GATE_POLICY = "gatePolicies/threat-intel-demo"
+LABELS = {pb.SEVERITY_DANGER: "[red]danger [/red]", pb.SEVERITY_WARNING: "[yellow]warning[/yellow]"}
 
 
 @dataclass(frozen=True)
@@ -24,40 +25,41 @@ class Way:
     spec: pb.TrainingSpec
 
 
-def ways(telling: Telling) -> list[Way]:
-    """Careless: a high rate and no replay. Careful: what the platform suggests for everything but the length of the run."""
-    scale = telling.scale
+def ways(run: Run) -> list[Way]:
+    """Careless: a high rate and no rehearsal. Careful: what the platform suggests for everything but the length of the run."""
+    scale = run.scale
     careless = pb.TrainingSpec(
         learning_rate=2e-3,
         steps=scale.steps,
         batch_size=scale.batch_size,
         seed=1,
-        replay=pb.ReplaySpec(kind=pb.REPLAY_KIND_NONE),
+        rehearsal=pb.RehearsalSpec(kind=pb.REHEARSAL_KIND_NONE),
     )
     careful = pb.TrainingSpec(steps=scale.steps, batch_size=scale.batch_size, seed=1)
     if scale.name == "small":
-        careful.replay.CopyFrom(
-            pb.ReplaySpec(kind=pb.REPLAY_KIND_SELF_GENERATED, sequences=8, tokens_each=16)
+        careful.rehearsal.CopyFrom(
+            pb.RehearsalSpec(kind=pb.REHEARSAL_KIND_SELF_GENERATED, sequences=8, tokens_each=16)
         )
     return [Way("careless", careless), Way("careful", careful)]
 
 
-def run(telling: Telling) -> Outcome:
+def execute(run: Run) -> Outcome:
     """Assesses and starts both ways, then follows them; how many run at a time is the platform's to decide."""
     outcome = Outcome()
-    started = [_start(telling, way) for way in ways(telling)]
+    outcome.facts["gate_policy"] = _gate_policy(run)
+    started = [_start(run, way) for way in ways(run)]
     for way, assessment, name in started:
-        finished, last, wall_s = _watch(telling, way.name, name)
+        finished, last, wall_s = _watch(run, way.name, name)
         figures, source = outcome.figures, finished.name
         figures.add(f"{way.name}: final loss", round(last.loss, 4), "nats/token", source)
-        if assessment.effective.replay.kind != pb.REPLAY_KIND_NONE:  # it is measured on replay
-            figures.add(f"{way.name}: final KL to base on replay", round(last.kl, 5), "nats/token", source)
+        if assessment.effective.rehearsal.kind != pb.REHEARSAL_KIND_NONE:  # it is measured on rehearsal
+            figures.add(f"{way.name}: final KL to base on rehearsal", round(last.kl, 5), "nats/token", source)
         figures.add(f"{way.name}: training speed", round(last.tokens_per_s, 1), "tokens/s", source)
         figures.add(
             f"{way.name}: wall time",
             round(wall_s, 1),
             "s",
-            f"timed from when it was followed, {telling.scale.jobs_at_once} at a time, {source}",
+            f"timed from the start of the watch, {run.scale.jobs_at_once} at a time, {source}",
         )
         figures.add(
             f"{way.name}: findings", len(assessment.findings), "findings", "assessment before the run"
@@ -71,29 +73,61 @@ def run(telling: Telling) -> Outcome:
             ],
             "values": {v.parameter: [v.value, v.origin] for v in assessment.values},
         }
-        telling.say(
+        run.say(
             f"{finished.model_version}: loss {last.loss:.3f}, {last.tokens_per_s:,.0f} tokens/s, {wall_s:.0f} s"
         )
     return outcome
 
 
-def _start(telling: Telling, way: Way) -> tuple[Way, pb.TrainingAssessment, str]:
+def _gate_policy(run: Run) -> dict[str, str]:
+    """Makes the gate policy that both ways are held to: the platform's, at item counts that the demo can afford.
+
+    Where it leaves a suite of the platform's out, it waits until a second person has approved.
+    """
+    builder, approver = run.as_(BUILDER).trainer, run.as_(APPROVER).trainer
+    default = builder.GetGatePolicy(pb.GetGatePolicyRequest(name="gatePolicies/default"), timeout=60)
+    spec = pb.GatePolicySpec()
+    spec.CopyFrom(default.spec)
+    del spec.suites[:]
+    for suite in default.spec.suites:
+        if suite.suite in run.scale.suites:
+            added = spec.suites.add()
+            added.CopyFrom(suite)
+            added.items = run.scale.suites[suite.suite]
+    policy = builder.CreateGatePolicy(
+        pb.CreateGatePolicyRequest(
+            parent=GATE_POLICY,
+            spec=spec,
+            reason="Item counts that one machine scores in minutes.",
+            request_id=run.journal.request_id("gate-policy"),
+        ),
+        timeout=60,
+    )
+    if policy.state == pb.GATE_POLICY_STATE_PENDING:
+        run.say(f"{policy.name} is looser than the platform's: {'; '.join(policy.loosens)}")
+        policy = approver.ApproveGatePolicy(pb.ApproveGatePolicyRequest(name=policy.name), timeout=60)
+        run.say(f"approved by {', '.join(approval.principal for approval in policy.approvals)}")
+    run.say(f"gate policy {policy.name}: {policy.digest}")
+    return {"name": policy.name, "digest": policy.digest}
+
+
+def _start(run: Run, way: Way) -> tuple[Way, pb.TrainingAssessment, str]:
     """Shows what a way will lead to, and only then asks for its run; returns the run's name."""
-    snapshots = [pb.WeightedSnapshot(snapshot=telling.result("contribute")["snapshot"])]
-    base = f"baseModels/{telling.scale.base_model}"
-    trainer = telling.as_(BUILDER).trainer
+    snapshots = [pb.WeightedSnapshot(snapshot=run.result("contribute")["snapshot"])]
+    base = f"baseModels/{run.scale.base_model}"
+    trainer = run.as_(BUILDER).trainer
     assessment = _assess(
         trainer, pb.AssessTrainingSpecRequest(base_model=base, snapshots=snapshots, spec=way.spec)
     )
-    telling.say(
+    run.say(
         f"[bold]{way.name}[/bold]: learning rate {assessment.effective.learning_rate:g}, "
-        f"replay {pb.ReplayKind.Name(assessment.effective.replay.kind).removeprefix('REPLAY_KIND_').lower()}, "
+        f"rehearsal {pb.RehearsalKind.Name(assessment.effective.rehearsal.kind).removeprefix('REHEARSAL_KIND_').lower()}, "
         f"{assessment.effective.steps} steps of {assessment.effective.batch_size}"
     )
     for finding in assessment.findings:
-        if finding.severity in LOOK:
-            telling.say(
-                f"{LOOK[finding.severity]} {finding.parameter} = {finding.value}: {finding.consequence} {finding.advice}"
+        if finding.severity in LABELS:
+            run.say(
+                f"{LABELS[finding.severity]} {finding.parameter} = {finding.value}: {finding.consequence} {finding.advice}"
             )
     created = trainer.CreateTrainingRun(
         pb.CreateTrainingRunRequest(
@@ -101,8 +135,10 @@ def _start(telling: Telling, way: Way) -> tuple[Way, pb.TrainingAssessment, str]
             base_model=base,
             snapshots=snapshots,
             spec=way.spec,
-            intent=pb.Intent(purpose="Name the ATT&CK tactic of a reported procedure."),
-            request_id=telling.journal.request_id(way.name),
+            intent=pb.Intent(
+                purpose="Name the ATT&CK tactic of a reported procedure.", gate_policy=GATE_POLICY
+            ),
+            request_id=run.journal.request_id(way.name),
         ),
         timeout=60,
     )
@@ -114,21 +150,20 @@ def _assess(trainer: TrainerServiceStub, request: pb.AssessTrainingSpecRequest) 
     for left in reversed(range(120)):
         try:
             return trainer.AssessTrainingSpec(request, timeout=60)
-        except grpc.RpcError as error:
-            if not isinstance(from_rpc_error(error), FailedPrecondition) or not left:
+        except FailedPrecondition:
+            if not left:
                 raise
-        time.sleep(0.5)  # a poll of a public door: a client has no other way to know
+        time.sleep(0.5)  # there is no watch for this
     raise AssertionError("unreachable: the last try returns or raises")
 
 
-def _watch(
-    telling: Telling, title: str, name: str
-) -> tuple[pb.TrainingRun, pb.TrainingRunUpdate.StepMetrics, float]:
+def _watch(run: Run, title: str, name: str) -> tuple[pb.TrainingRun, pb.TrainingRunUpdate.StepMetrics, float]:
     """Follows a run to its end. Raises FailedPrecondition when it did not succeed."""
     begun = time.monotonic()
-    run, last = pb.TrainingRun(name=name), pb.TrainingRunUpdate.StepMetrics()
-    with telling.bar(title, None) as bar:
-        for update in telling.as_(BUILDER).trainer.WatchTrainingRun(pb.WatchTrainingRunRequest(name=name)):
+    training, last = pb.TrainingRun(name=name), pb.TrainingRunUpdate.StepMetrics()
+    with run.progress(title, None) as bar:
+        call = run.as_(BUILDER).trainer.WatchTrainingRun
+        for update in watch(call, pb.WatchTrainingRunRequest(name=name)):
             if update.HasField("metrics"):
                 last = update.metrics
             detail = f"loss {last.loss:.3f} {last.tokens_per_s:,.0f} tokens/s" if last.step else ""
@@ -140,9 +175,11 @@ def _watch(
                     f"{title}: {update.progress.stage or 'queued'}",
                 )
             if update.HasField("run"):
-                run = update.run
-    if run.state != pb.RUN_STATE_SUCCEEDED:
+                training = update.run
+    if training.state != pb.RUN_STATE_SUCCEEDED:
         raise FailedPrecondition(
-            "RUN_FAILED", f"{name} ended {pb.RunState.Name(run.state)}: {run.error}", subject=name
+            f"{name} ended {pb.RunState.Name(training.state)}: {training.error}",
+            reason="RUN_FAILED",
+            subject=name,
         )
-    return run, last, time.monotonic() - begun
+    return training, last, time.monotonic() - begun

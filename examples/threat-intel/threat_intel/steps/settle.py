@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import time
 
-import httpx
 from openledger.settlement.v1 import settlement_pb2 as pb
 from openledger.settlement.v1.settlement_pb2_grpc import SettlementServiceStub
 
-from openledger_cli.chain import Chain, claim_reward
-from openledger_cli.output import open_tokens
-from openledger_cli.paging import every
-from servicekit.errors import FailedPrecondition, Unavailable
+from openledger_client.amounts import open_tokens
+from openledger_client.errors import FailedPrecondition, Unavailable
+from openledger_client.paging import items
+from servicekit.http_client import HttpClient
+from threat_intel.command import openledger
 from threat_intel.people import OPERATOR, TREASURY
-from threat_intel.telling import Outcome, Telling
+from threat_intel.run import Outcome, Run
 
 PATIENCE_S = 300.0
+_RPC_S = 20.0
 
 
-def run(telling: Telling) -> Outcome:
+def execute(run: Run) -> Outcome:
     """Flushes, follows to final, proposes rewards, claims."""
     outcome = Outcome()
-    connections = telling.as_(OPERATOR)
-    stub, rpc = connections.settlement, telling.platform.doors["chain"]
-    answers = [answer["inference"] for answer in telling.result("answer")["answers"]]
-    batches = _commit(telling, stub, len(answers))
+    stub, rpc = run.as_(OPERATOR).settlement, run.platform.endpoints["chain"]
+    answers = [answer["inference"] for answer in run.result("answer")["answers"]]
+    batches = _commit(run, stub, len(answers))
     info = stub.GetSettlementInfo(pb.GetSettlementInfoRequest(), timeout=60)
     events, gas = sum(b.event_count for b in batches), sum(b.gas_used for b in batches)
     source = ", ".join(f"{b.name} {b.transaction_hash}" for b in batches)
@@ -36,7 +37,7 @@ def run(telling: Telling) -> Outcome:
             pb.BatchState.Name(s).removeprefix("BATCH_STATE_").lower(): (t - sealed) / 1000
             for s, t in times.items()
         }
-        telling.say(
+        run.say(
             f"{batch.name}: {batch.event_count} events, {batch.gas_used:,} gas, "
             + ", ".join(f"{name} after {s:.1f} s" for name, s in spent.items() if name != "sealed")
         )
@@ -44,37 +45,39 @@ def run(telling: Telling) -> Outcome:
             outcome.figures.add(
                 f"{batch.name}: time to {name}", round(spent[name], 2), "s", batch.transaction_hash
             )
-    telling.say(
+    run.say(
         f"{per_event:,.0f} gas an event in batches, {info.baseline_gas_per_event:,} in a transaction of its own"
     )
     proof = stub.GetInclusionProof(pb.GetInclusionProofRequest(inference=answers[0]), timeout=60)
-    telling.say(
+    run.say(
         f"{answers[0]} is event {proof.leaf.event_index} of {proof.batch.name}: "
         f"leaf {proof.leaf_hash[:18]}..., {len(proof.proof)} hashes"
     )
-    balances = list(
-        every(
-            lambda token: stub.ListBalances(pb.ListBalancesRequest(page_token=token), timeout=60), "balances"
-        )
-    )
+    balances = list(items(stub.ListBalances, pb.ListBalancesRequest(), lambda page: page.balances))
     money = stub.ListBalances(pb.ListBalancesRequest(page_size=1), timeout=60)
     if int(money.fee_total) != int(money.payout_total) + int(money.dust):
         raise FailedPrecondition(
-            "FEES_DO_NOT_ADD_UP",
             f"{money.fee_total} != {money.payout_total} + {money.dust}",
+            reason="FEES_DO_NOT_ADD_UP",
             subject="settlement",
         )
-    telling.say(
+    run.say(
         f"fees {open_tokens(money.fee_total)} = payouts {open_tokens(money.payout_total)} + dust {money.dust} base units"
     )
-    root = _reward_root(telling, stub)
+    root = _reward_root(run, stub)
     claimant, balance = _claimant(balances)
-    wallet = telling.wallet(claimant)
+    wallet = run.wallet(claimant)
     _give_gas(rpc, wallet.address)
-    claim = claim_reward(connections, rpc, str(wallet.key_file))
-    telling.say(
-        f"{claimant} claimed {open_tokens(str(claim.received))} of {open_tokens(balance.earned)} "
-        f"by {claim.transaction_hash[:18]}..., {claim.gas_used:,} gas"
+    claim = openledger(
+        run.platform.state_dir,
+        OPERATOR,
+        *("settle", "claim"),
+        *("--rpc", rpc),
+        *("--key-file", str(wallet.key_file)),
+    )
+    run.say(
+        f"{claimant} claimed {open_tokens(claim['received'])} of {open_tokens(balance.earned)} "
+        f"by {claim['transaction_hash'][:18]}..., {claim['gas_used']:,} gas"
     )
     figures = outcome.figures
     figures.add("events on chain", events, "events", source)
@@ -89,8 +92,8 @@ def run(telling: Telling) -> Outcome:
     figures.add("payouts", money.payout_total, "10^-18 OPEN", "settlement service")
     figures.add("dust", money.dust, "10^-18 OPEN", "settlement service")
     figures.add("reward accounts", root.account_count, "accounts", f"{root.name} {root.root}")
-    figures.add(f"claimed by {claimant}", str(claim.received), "10^-18 OPEN", claim.transaction_hash)
-    figures.add("gas of the claim", claim.gas_used, "gas", claim.transaction_hash)
+    figures.add(f"claimed by {claimant}", claim["received"], "10^-18 OPEN", claim["transaction_hash"])
+    figures.add("gas of the claim", claim["gas_used"], "gas", claim["transaction_hash"])
     outcome.facts = {
         "batches": [
             {
@@ -104,8 +107,8 @@ def run(telling: Telling) -> Outcome:
         ],
         "claimant": claimant,
         "account": wallet.address,
-        "claim": claim.transaction_hash,
-        "claim_received": str(claim.received),
+        "claim": claim["transaction_hash"],
+        "claim_received": claim["received"],
         "reward_root": root.root,
         "gas_per_event": per_event,
         "baseline_gas": info.baseline_gas_per_event,
@@ -117,17 +120,12 @@ def run(telling: Telling) -> Outcome:
     return outcome
 
 
-def _commit(telling: Telling, stub: SettlementServiceStub, answers: int) -> list[pb.Batch]:
+def _commit(run: Run, stub: SettlementServiceStub, answers: int) -> list[pb.Batch]:
     """Batches until every answer is in one that is final. Raises Unavailable after five minutes."""
     deadline = time.monotonic() + PATIENCE_S
-    with telling.bar("events final on chain", answers) as bar:
+    with run.progress("events final on chain", answers) as bar:
         while time.monotonic() < deadline:
-            batches = list(
-                every(
-                    lambda token: stub.ListBatches(pb.ListBatchesRequest(page_token=token), timeout=60),
-                    "batches",
-                )
-            )
+            batches = list(items(stub.ListBatches, pb.ListBatchesRequest(), lambda page: page.batches))
             if sum(b.event_count for b in batches) < answers:
                 stub.FlushBatch(pb.FlushBatchRequest(), timeout=60)
             final = [b for b in batches if b.state == pb.BATCH_STATE_FINAL]
@@ -135,24 +133,26 @@ def _commit(telling: Telling, stub: SettlementServiceStub, answers: int) -> list
             bar.at(done, answers)
             if done >= answers:
                 return sorted(final, key=lambda b: b.seq)
-            time.sleep(
-                0.5
-            )  # a poll of a public door: batches are still to be made, so there is none to watch
-    raise Unavailable("NOT_FINAL", f"not all answers are final on chain after {PATIENCE_S:.0f} s")
+            time.sleep(0.5)  # batches are still to be made, so there is none to watch
+    raise Unavailable(f"not all answers are final on chain after {PATIENCE_S:.0f} s", reason="NOT_FINAL")
 
 
-def _reward_root(telling: Telling, stub: SettlementServiceStub) -> pb.RewardRoot:
+def _reward_root(run: Run, stub: SettlementServiceStub) -> pb.RewardRoot:
     """Proposes a root over all batches and waits until it is accepted."""
     root: pb.RewardRoot = stub.ProposeRewardRoot(
-        pb.ProposeRewardRootRequest(request_id=telling.journal.request_id("rewards")), timeout=60
+        pb.ProposeRewardRootRequest(request_id=run.journal.request_id("rewards")), timeout=60
     )
     begun = time.monotonic()
     while root.state != pb.REWARD_ROOT_STATE_ACCEPTED:
         if root.state == pb.REWARD_ROOT_STATE_VETOED or time.monotonic() - begun > PATIENCE_S:
-            raise Unavailable("NOT_ACCEPTED", f"{root.name} is {pb.RewardRootState.Name(root.state)}")
-        time.sleep(0.5)  # a poll of a public door
+            raise FailedPrecondition(
+                f"{root.name} is {pb.RewardRootState.Name(root.state)}",
+                reason="NOT_ACCEPTED",
+                subject=root.name,
+            )
+        time.sleep(0.5)  # there is no watch for this
         root = stub.GetRewardRoot(pb.GetRewardRootRequest(name=root.name), timeout=60)
-    telling.say(
+    run.say(
         f"{root.name} accepted after {time.monotonic() - begun:.0f} s: {root.account_count} accounts, {open_tokens(root.total)}"
     )
     return root
@@ -166,14 +166,15 @@ def _claimant(balances: list[pb.Balance]) -> tuple[str, pb.Balance]:
             best = max(found, key=lambda b: int(b.earned))
             return (best.beneficiary.rsplit("/", 1)[-1] if kind == "contributor" else TREASURY), best
     raise FailedPrecondition(
-        "NOBODY_EARNED", "neither a contributor nor the treasury has earned anything", subject="balances"
+        "neither a contributor nor the treasury has earned anything", reason="NO_EARNINGS", subject="balances"
     )
 
 
 def _give_gas(rpc: str, address: str) -> None:
     """Ether for the claim's gas, by the development chain's faucet."""
-    chain = Chain(rpc)
     body = {"jsonrpc": "2.0", "id": 1, "method": "anvil_setBalance", "params": [address, hex(10**18)]}
-    answer = httpx.post(rpc, json=body, timeout=20, trust_env=False).json()
+    answer = json.loads(HttpClient(_RPC_S).exchange("POST", rpc, json=body).body)
     if "error" in answer:
-        raise Unavailable("NO_FAUCET", f"chain {chain.chain_id} is no development chain: {answer['error']}")
+        raise FailedPrecondition(
+            f"the chain at {rpc} is no development chain: {answer['error']}", reason="NO_FAUCET", subject=rpc
+        )

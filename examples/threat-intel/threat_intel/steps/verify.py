@@ -8,38 +8,52 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from openledger_cli.bundle.export import export_bundle
-from servicekit.errors import FailedPrecondition
+from openledger_client.errors import FailedPrecondition
+from threat_intel.command import openledger
 from threat_intel.people import AUDITOR
-from threat_intel.telling import Outcome, Telling
+from threat_intel.run import Outcome, Run
 
 
-def run(telling: Telling) -> Outcome:
+def execute(run: Run) -> Outcome:
     """Exports, verifies, changes a byte, verifies again."""
     outcome = Outcome()
-    bundle = telling.folder / "bundle"
+    bundle = run.folder / "bundle"
     inference = next(
-        a["inference"] for a in telling.result("answer")["answers"] if a["model"].startswith("models/")
+        a["inference"] for a in run.result("answer")["answers"] if a["model"].startswith("models/")
     )
-    files = export_bundle(telling.as_(AUDITOR), inference, telling.result("settle")["account"], bundle)
-    rpc = telling.platform.doors["chain"]
+    account = run.result("settle")["account"]
+    files = openledger(
+        run.platform.state_dir,
+        AUDITOR,
+        *("export", inference),
+        *("--account", account),
+        *("--out", str(bundle)),
+    )["files"]
+    rpc = run.platform.endpoints["chain"]
     begun = time.monotonic()
-    code, findings = _verify(bundle, rpc)
+    code, findings = _verify(bundle, rpc, _contracts(run))
     wall_s = time.monotonic() - begun
     for finding in findings:
         mark = "[green]ok    [/green]" if finding["passed"] else "[red]FAILED[/red]"
-        telling.say(f"{mark} {finding['check']}: {finding['detail'][:150]}")
+        run.say(f"{mark} {finding['check']}: {finding['detail'][:150]}")
     if code != 0:
         raise FailedPrecondition(
-            "BUNDLE_REFUSED", "; ".join(f["detail"] for f in findings if not f["passed"]), subject=str(bundle)
+            "; ".join(
+                f["detail"] if not f["passed"] else f["unchecked"]
+                for f in findings
+                if not f["passed"] or f["unchecked"]
+            ),
+            reason="BUNDLE_REFUSED",
+            subject=str(bundle),
         )
-    names = [path.name for path in files]
+    names = [Path(file).name for file in files]
     # Each run is a process of its own, and one change in each of some files shows it; tests change them all.
-    caught, where = _tamper(telling, bundle, names[::2] if telling.scale.name == "full" else names[::4], rpc)
+    caught, where = _tamper(run, bundle, names[::2] if run.scale.name == "full" else names[::4], rpc)
     figures = outcome.figures
     figures.add("checks passed", len(findings), "checks", "openledger verify")
     figures.add("verification time", round(wall_s, 2), "s", "timed, one process")
@@ -53,15 +67,18 @@ def run(telling: Telling) -> Outcome:
     return outcome
 
 
-def _tamper(telling: Telling, bundle: Path, names: list[str], rpc: str) -> tuple[int, dict[str, str]]:
+def _tamper(run: Run, bundle: Path, names: list[str], rpc: str) -> tuple[int, dict[str, str]]:
     """Changes one byte in the middle of each file of a copy and verifies. Raises FailedPrecondition when one goes unseen."""
-    with telling.bar("changed files verified", len(names)) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        run.progress("changed files verified", len(names)) as bar,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         where: dict[str, str] = {}
         for name, said in zip(names, pool.map(lambda name: _changed(bundle, name, rpc), names), strict=True):
             where[name] = said
             bar.at(len(where), len(names))
     name = names[len(names) // 2]
-    telling.say(
+    run.say(
         f"one byte changed in each of {len(names)} files: every change was caught, e.g. {where[name][:140]}"
     )
     return len(where), where
@@ -79,11 +96,20 @@ def _changed(bundle: Path, name: str, rpc: str) -> str:
     shutil.rmtree(copy)
     failed = [f for f in findings if not f["passed"]]
     if code == 0 or not failed:
-        raise FailedPrecondition("CHANGE_UNSEEN", f"a changed byte in {name} was not seen", subject=name)
+        raise FailedPrecondition(
+            f"a changed byte in {name} was not noticed", reason="CHANGE_NOT_NOTICED", subject=name
+        )
     return f"{failed[0]['check']}: {failed[0]['detail']}"
 
 
-def _verify(bundle: Path, rpc: str) -> tuple[int, list[dict[str, Any]]]:
+def _contracts(run: Run) -> list[str]:
+    """Returns the options that name the contracts. A verifier elsewhere has them from what the platform has published."""
+    info = openledger(run.platform.state_dir, AUDITOR, "settle", "info")
+    named = ("registry", "ledger", "distributor")
+    return [part for name in named for part in (f"--{name}", str(info[f"{name}_address"]))]
+
+
+def _verify(bundle: Path, rpc: str, contracts: Sequence[str] = ()) -> tuple[int, list[dict[str, Any]]]:
     """Runs the separate command in a process of its own, with an empty state folder."""
     command = [
         sys.executable,
@@ -96,10 +122,11 @@ def _verify(bundle: Path, rpc: str) -> tuple[int, list[dict[str, Any]]]:
         str(bundle),
         "--rpc",
         rpc,
+        *contracts,
     ]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     try:
         findings: list[dict[str, Any]] = json.loads(finished.stdout)
     except ValueError:
-        findings = [{"check": "start", "passed": False, "detail": finished.stderr.strip()}]
+        findings = [{"check": "start", "passed": False, "detail": finished.stderr.strip(), "unchecked": ""}]
     return finished.returncode, findings

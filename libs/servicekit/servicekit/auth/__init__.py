@@ -1,6 +1,7 @@
-"""Who calls, and what they may do.
+"""Authentication and authorization of callers.
 
-A bearer token (JWT) names a principal and its roles; roles grant permissions; each RPC's permission stands in its proto.
+A bearer token (JWT) names a principal and its roles. Roles grant permissions. The proto file of an RPC declares which
+permission the RPC needs.
 """
 
 from servicekit.auth.issuer import DevelopmentIssuer

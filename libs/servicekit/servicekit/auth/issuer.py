@@ -1,8 +1,7 @@
-"""A token issuer for development: a key pair in a folder. Whoever can read that folder is every principal."""
+"""A token issuer for development: a key pair in a folder. A process that can read that folder can be every principal."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import time
 from collections.abc import Iterable
@@ -20,7 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import OKPAlgorithm
 
+from servicekit import private
 from servicekit.auth.roles import ROLE_PERMISSIONS
+from servicekit.deadlines import lock_file
 from servicekit.errors import InvalidArgument, StartupError
 from servicekit.files import write_whole
 
@@ -29,7 +30,7 @@ _LONGEST_TTL_S = 30 * 24 * 3600
 
 
 class DevelopmentIssuer:
-    """Signs tokens that services started with ``OPENLEDGER_AUTH_MODE=development`` on the same state folder accept."""
+    """Signs tokens for services that run with ``OPENLEDGER_AUTH_MODE=development`` on the same state folder."""
 
     def __init__(self, state_dir: Path, audience: str = "openledger") -> None:
         self._folder = state_dir / "issuer"
@@ -38,36 +39,36 @@ class DevelopmentIssuer:
         self._audience = audience
 
     def ensure_keys(self) -> None:
-        """Makes the key pair once, also when several processes ask together; both files are whole when they appear.
+        """Creates the key pair unless it exists. Safe when several processes call it at once; both files appear complete.
 
         Raises:
             StartupError: the folder cannot be written.
         """
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with (self._folder / ".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            private.folder(self._folder)
+            with private.file(self._folder / ".lock").open("w") as lock:
+                lock_file(lock)
                 if not self._private.exists():
                     pem = Ed25519PrivateKey.generate().private_bytes(
                         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
                     )
-                    write_whole(self._private, pem, 0o600)
-                # Derived, so a process that died between the two files is mended by the next.
+                    write_whole(self._private, pem)
+                # Derived from the private key: a process that finds only the first file writes the second.
                 if not self._public.exists():
-                    write_whole(self._public, json.dumps(self._key_set(), indent=2).encode(), 0o644)
+                    write_whole(self._public, json.dumps(self._key_set(), indent=2).encode())
         except OSError as error:
             raise StartupError(
                 f"cannot write the development issuer's keys in {self._folder}: {error.strerror}"
             ) from None
 
     def mint(self, principal: str, roles: Iterable[str], ttl_s: float = 3600) -> str:
-        """A token for a principal.
+        """Returns a token for a principal.
 
         Raises:
             InvalidArgument: an unknown role, an empty name, or a time to live beyond 30 days.
         """
-        wanted = sorted(set(roles))
-        unknown = [role for role in wanted if role not in ROLE_PERMISSIONS]
+        given = sorted(set(roles))
+        unknown = [role for role in given if role not in ROLE_PERMISSIONS]
         if unknown:
             allowed = ", ".join(ROLE_PERMISSIONS)
             raise InvalidArgument(
@@ -83,7 +84,7 @@ class DevelopmentIssuer:
             "iss": DEVELOPMENT_ISSUER,
             "aud": self._audience,
             "sub": principal,
-            "roles": wanted,
+            "roles": given,
             "iat": now,
             "nbf": now,
             "exp": now + int(max(ttl_s, 1)),
@@ -102,7 +103,7 @@ class DevelopmentIssuer:
         return {"keys": [{**public, "kid": self._key_id(), "use": "sig", "alg": "EdDSA"}]}
 
     def _key_id(self) -> str:
-        """RFC 7638: the hash of the public key, so that another key never has the same id."""
+        """Returns the hash of the public key (RFC 7638), so that no other key has the same id."""
         public = OKPAlgorithm.to_jwk(self._key().public_key(), as_dict=True)
         required = {name: public[name] for name in ("crv", "kty", "x")}
         return sha256(json.dumps(required, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]

@@ -14,21 +14,26 @@ from jwt.exceptions import PyJWTError
 
 from servicekit.auth.discovery import fetch
 from servicekit.errors import Unauthenticated, Unavailable
+from servicekit.heartbeats import Heartbeat
 
 logger = logging.getLogger(__name__)
 
-# Symmetric algorithms must never be here: a public key, known to all, would pass as the shared secret.
+# Never add symmetric algorithms: the public key would then be accepted as the shared secret.
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+
+
+_READ_S = 12.0
+"""Longest that a caller waits for another caller's read: of the issuer's configuration and its keys, 5 s each."""
 
 
 class KeySet:
     """Signing keys by key id.
 
     Args:
-        source: a file or an http(s) URL with a JSON Web Key Set (RFC 7517), or what tells one at each reading.
+        source: a file or an http(s) URL with a JSON Web Key Set (RFC 7517), or a function that returns one at each reading.
         max_age_s: keys are read again after this time, so that a withdrawn key stops working.
-        max_stale_s: keys of an issuer that does not answer stay in use for so long; then nobody is let in any more.
-        min_interval_s: unknown key ids cause at most one read in this time, or anyone could make us hammer the issuer.
+        max_stale_s: how long keys stay in use while the issuer does not answer; after that no token is accepted.
+        min_interval_s: unknown key ids cause at most one read in this time, so that no caller can make us flood the issuer.
         clock: seconds, monotonic.
     """
 
@@ -50,17 +55,18 @@ class KeySet:
         self._tried_at: float | None = None
         self._reading = threading.Lock()
         self._readings = 0
+        self._heartbeat = Heartbeat("signing keys")
 
     @property
     def reading(self) -> int | None:
-        """Which reading the keys in use are of; None when they are due to be read again.
+        """Returns the number of the read that the current keys come from; None when the keys must be read again.
 
-        What was verified by them would be verified again in the same way as long as this stays the same.
+        While this number stays the same, verifying a token again gives the same result.
         """
         return self._readings if self._age_s() <= self._max_age_s else None
 
     def key(self, key_id: str) -> PyJWK:
-        """The key of that id.
+        """Returns the key with this id.
 
         Raises:
             Unauthenticated: there is no such key.
@@ -68,8 +74,8 @@ class KeySet:
         """
         known = key_id in self._keys and self._age_s() <= self._max_stale_s
         if not known or self._age_s() > self._max_age_s:
-            # One caller at a time waits for the issuer. The others use what is known: an issuer that hangs must not
-            # hang us.
+            # One caller at a time waits for the issuer; the others use the known keys, so a slow issuer does not block
+            # them.
             self._renew(key_id, wait=not known)
         if self._age_s() > self._max_stale_s:
             raise Unavailable(
@@ -87,36 +93,38 @@ class KeySet:
         return float("inf") if read_at is None else self._clock() - read_at
 
     def _renew(self, key_id: str, wait: bool) -> None:
-        if not self._reading.acquire(blocking=wait):
+        if not self._reading.acquire(timeout=_READ_S if wait else 0.0):
             return
         try:
-            wanted = key_id not in self._keys or self._age_s() > self._max_age_s  # another may just have read
+            due = (
+                key_id not in self._keys or self._age_s() > self._max_age_s
+            )  # another thread may have read them
             recent = self._tried_at is not None and self._clock() - self._tried_at < self._min_interval_s
-            if wanted and not recent:
+            if due and not recent:
                 self._read()
         finally:
             self._reading.release()
 
     def _read(self) -> None:
-        """Replaces the keys; an issuer that does not answer leaves those that are cached in use."""
+        """Replaces the keys. While the issuer does not answer, the cached keys stay in use."""
         try:
             source = self._source() if callable(self._source) else self._source
             entries = json.loads(_load(source))["keys"]
             keys = [key for key in map(_parse, entries) if key is not None]
         except (OSError, ValueError, TypeError, KeyError) as error:
+            self._heartbeat.failed(error)
             logger.warning("cannot read signing keys: %s", error, extra={"age_s": self._age_s()})
         else:
             self._keys = {str(key.key_id): key for key in keys}
-            self._readings += (
-                1  # after: what is verified meanwhile counts for the reading before, and is not found again
-            )
+            self._readings += 1  # after the keys: a token verified meanwhile counts for the previous read and is verified again
             self._read_at = self._clock()
+            self._heartbeat.succeeded()
         finally:
             self._tried_at = self._clock()
 
 
 def _parse(entry: dict[str, object]) -> PyJWK | None:
-    """One published key; none where it has no id or a form we do not accept. Others in the set still count."""
+    """Returns one published key; None when it has no id or a form that is not accepted. The other keys stay valid."""
     try:
         key = PyJWK(entry)
     except PyJWTError:

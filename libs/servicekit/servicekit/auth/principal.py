@@ -1,4 +1,4 @@
-"""Who is calling, wherever in the call's code one stands."""
+"""The caller of the current RPC, for any code that runs in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Principal:
     roles: frozenset[str] = frozenset()
 
     def may(self, permission: str) -> bool:
-        """Whether one of its roles grants the permission; roles we do not know grant nothing."""
+        """Returns whether one of its roles grants the permission. Unknown roles grant nothing."""
         return any(permission in ROLE_PERMISSIONS.get(role, frozenset()) for role in self.roles)
 
 
@@ -25,7 +25,7 @@ _current: ContextVar[Principal | None] = ContextVar("openledger_principal", defa
 
 
 def current_principal() -> Principal:
-    """The caller of the RPC that runs now; also in threads that ``asyncio.to_thread`` started for it.
+    """Returns the caller of the current RPC; also in threads that ``asyncio.to_thread`` starts for it.
 
     Raises:
         Unauthenticated: no RPC runs here, or it is a public one.
@@ -37,5 +37,5 @@ def current_principal() -> Principal:
 
 
 def set_current_principal(principal: Principal | None) -> None:
-    """For doors that authenticate: the gRPC interceptor, an HTTP door. Ends with the task that called it."""
+    """Sets the caller until the current task ends. Called by the authentication step."""
     _current.set(principal)

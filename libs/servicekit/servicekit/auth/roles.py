@@ -16,6 +16,8 @@ _DATANET = {
     "datanet.records.read",
     "datanet.snapshots.seal",
     "datanet.snapshots.read",
+    "datanet.operations.read",
+    "datanet.operations.cancel",
 }
 _TRAINER = {
     "trainer.basemodels.read",
@@ -28,6 +30,10 @@ _TRAINER = {
     "trainer.models.promote",
     "trainer.overrides.create",
     "trainer.overrides.approve",
+    "trainer.overrides.read",
+    "trainer.policies.create",
+    "trainer.policies.approve",
+    "trainer.policies.read",
     "trainer.reports.read",
 }
 _INFERENCE = {"inference.models.read", "inference.answers.generate"}
@@ -40,8 +46,12 @@ _SETTLEMENT = {
     "settlement.proofs.read",
 }
 
-PERMISSIONS: frozenset[str] = frozenset(_DATANET | _TRAINER | _INFERENCE | _ATTRIBUTION | _SETTLEMENT)
-"""Every permission there is: ``<area>.<what>.<verb>``."""
+_AUDIT = {"audit.facts.read"}
+
+PERMISSIONS: frozenset[str] = frozenset(
+    _DATANET | _TRAINER | _INFERENCE | _ATTRIBUTION | _SETTLEMENT | _AUDIT
+)
+"""All permissions: ``<area>.<what>.<verb>``."""
 
 _READS = frozenset(permission for permission in PERMISSIONS if permission.endswith(".read"))
 _TRAINER_READS = frozenset(permission for permission in _READS if permission.startswith("trainer."))
@@ -68,6 +78,7 @@ ROLE_PERMISSIONS: Mapping[str, frozenset[str]] = MappingProxyType(
             "datanet.records.review",
             "datanet.records.withdraw",
             "datanet.snapshots.seal",
+            "datanet.operations.cancel",
         },
         # trains and evaluates models; may ask for an override, not grant it
         "builder": _TRAINER_READS
@@ -78,6 +89,7 @@ ROLE_PERMISSIONS: Mapping[str, frozenset[str]] = MappingProxyType(
             "trainer.models.evaluate",
             "trainer.models.promote",
             "trainer.overrides.create",
+            "trainer.policies.create",
             "datanet.datanets.read",
             "datanet.snapshots.read",
             "inference.models.read",
@@ -90,6 +102,8 @@ ROLE_PERMISSIONS: Mapping[str, frozenset[str]] = MappingProxyType(
             "trainer.models.promote",
             "trainer.overrides.create",
             "trainer.overrides.approve",
+            "trainer.policies.create",
+            "trainer.policies.approve",
             "datanet.datanets.read",
             "datanet.snapshots.read",
             "inference.models.read",
@@ -100,12 +114,12 @@ ROLE_PERMISSIONS: Mapping[str, frozenset[str]] = MappingProxyType(
         "user": frozenset(
             {"inference.answers.generate", "inference.models.read", "attribution.records.read"}
         ),
-        # keeps settlement going
+        # keeps settlement running, reconciles the services' records
         "operator": _READS | {"settlement.batches.flush", "settlement.rewards.propose"},
         # sees everything, changes nothing
         "auditor": _READS,
-        # one service reading from another
-        "service": _READS,
+        # one service reading from another; none audits another
+        "service": _READS - _AUDIT,
         "admin": PERMISSIONS,
     }
 )

@@ -1,13 +1,14 @@
-"""Tokens that were verified a moment ago: callers send the same one with every call, and a signature costs 0.2 ms."""
+"""Remembers verified tokens: callers send the same one with every call, and checking a signature takes 0.2 ms."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from cachetools import TLRUCache
 
 from servicekit.auth.principal import Principal
 
@@ -18,43 +19,39 @@ _MOST = 10_000
 class _Verified:
     principal: Principal
     reading: int
-    """Of the keys it was verified with (`KeySet.reading`)."""
-    until: float
-    """Unix time from which on it has expired."""
+    """Which read of the issuer's keys it was verified with (`KeySet.reading`)."""
+    expires: float
+    """Unix time."""
 
 
 class VerifiedTokens:
-    """Remembers whose a token is, no longer than verifying it again would say the same.
+    """Remembers the principal of a token for as long as verifying the token again would give the same result.
 
-    That ends when the token expires, and when the issuer's keys are read again or are due to be: so a withdrawn key stops
-    working exactly as soon as without this. Tokens themselves are not kept, only their digests. Safe for threads.
+    That ends when the token expires, and when the issuer's keys are read again or are due to be: a withdrawn key stops
+    working exactly as soon as without this cache. It keeps digests of tokens, not tokens. Safe for threads.
 
     Args:
-        most: tokens that are remembered; the one remembered first goes first.
+        most: how many tokens are remembered; the least recently used one is forgotten first.
         clock: Unix time.
     """
 
     def __init__(self, most: int = _MOST, clock: Callable[[], float] = time.time) -> None:
-        self._most = most
-        self._clock = clock
-        self._known: OrderedDict[bytes, _Verified] = OrderedDict()
+        self._known: TLRUCache[bytes, _Verified] = TLRUCache(
+            most, ttu=lambda _, verified, now: verified.expires, timer=clock
+        )
         self._lock = threading.Lock()
 
     def find(self, token: str, reading: int | None) -> Principal | None:
-        """The principal, when the token was verified with the keys of this reading and has not expired."""
-        found = self._known.get(_digest(token))
-        if found is None or found.reading != reading or self._clock() >= found.until:
-            return None
-        return found.principal
-
-    def remember(self, token: str, principal: Principal, reading: int | None, until: float) -> None:
-        """What verifying a token with the keys of this reading gave; `reading` None is not remembered."""
-        if reading is None:
-            return
+        """Returns the principal, if the token was verified with the keys of this reading and has not expired."""
         with self._lock:
-            self._known[_digest(token)] = _Verified(principal, reading, until)
-            while len(self._known) > self._most:
-                self._known.popitem(last=False)
+            found = self._known.get(_digest(token))
+        return found.principal if found is not None and found.reading == reading else None
+
+    def remember(self, token: str, principal: Principal, reading: int | None, expires: float) -> None:
+        """Stores the result of verifying a token with the keys of this reading; `reading` None is not stored."""
+        if reading is not None:
+            with self._lock:
+                self._known[_digest(token)] = _Verified(principal, reading, expires)
 
 
 def _digest(token: str) -> bytes:

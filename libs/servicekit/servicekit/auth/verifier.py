@@ -1,10 +1,14 @@
-"""A token becomes a principal, or a reason why not."""
+"""Verification of tokens: returns the principal, or raises with the reason of the refusal."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import jwt
 
-from servicekit.auth.claims import roles_in
+from servicekit.auth.claims import MalformedRoles, Shape, roles_in
 from servicekit.auth.jwks import ALGORITHMS, KeySet
 from servicekit.auth.principal import Principal
 from servicekit.auth.verified import VerifiedTokens
@@ -33,25 +37,34 @@ class TokenVerifier:
         keys: the issuer's public keys.
         issuer: required ``iss``.
         audience: required ``aud``.
-        roles_claim: where roles stand: a claim by its whole name, or else dots descend (see `servicekit.auth.claims`).
+        roles_claim: the claim that holds the roles, by its whole name or as a path with dots (see `servicekit.auth.claims`).
+        roles_shape: the one form that the claim may have.
     """
 
-    def __init__(self, keys: KeySet, issuer: str, audience: str, roles_claim: str = "roles") -> None:
+    def __init__(
+        self,
+        keys: KeySet,
+        issuer: str,
+        audience: str,
+        roles_claim: str = "roles",
+        roles_shape: Shape = "names",
+    ) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
         self._roles_claim = roles_claim
+        self._roles_shape = roles_shape
         self._verified = VerifiedTokens()
 
     def known(self, token: str) -> Principal | None:
-        """The principal of a token that was verified before, when verifying it again would say the same; never waits."""
+        """Returns the principal of a token that was verified before, if verifying it again would give the same; never waits."""
         return self._verified.find(token, self._keys.reading)
 
     def verify(self, token: str) -> Principal:
-        """The principal that the token names.
+        """Returns the principal that the token names.
 
         Raises:
-            Unauthenticated: it is malformed, unsigned, forged, too old or for another; the reason says which.
+            Unauthenticated: the token is malformed, unsigned, forged, expired or for another audience; the reason says which.
             Unavailable: the issuer's keys cannot be read.
         """
         if len(token) > _LONGEST_TOKEN:
@@ -62,7 +75,7 @@ class TokenVerifier:
             claims = jwt.decode(
                 token,
                 key,
-                # The key says how it signs; the token's own header is never asked.
+                # The key determines the algorithm; the algorithm in the token's header is ignored.
                 algorithms=[key.algorithm_name] if key.algorithm_name in ALGORITHMS else [],
                 audience=self._audience,
                 issuer=self._issuer,
@@ -71,12 +84,32 @@ class TokenVerifier:
             )
         except jwt.PyJWTError as error:
             raise _explain(error) from None
-        name = str(claims["sub"])
+        except (OverflowError, ValueError, TypeError):  # a time that is no number of seconds
+            raise Unauthenticated("TOKEN_MALFORMED", "the token has a claim of a wrong form") from None
+        name = _subject(claims)
+        expires = _expiry(claims)
         if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
             raise Unauthenticated("TOKEN_INCOMPLETE", "the token names no principal")
-        principal = Principal(name, roles_in(claims, self._roles_claim))
-        self._verified.remember(token, principal, reading, until=float(claims["exp"]) + _LEEWAY_S)
+        try:
+            principal = Principal(name, roles_in(claims, self._roles_claim, self._roles_shape))
+        except MalformedRoles as error:
+            raise Unauthenticated("TOKEN_ROLES", f"the token is refused: {error}") from None
+        self._verified.remember(token, principal, reading, expires=expires + _LEEWAY_S)
         return principal
+
+
+def _subject(claims: Mapping[str, Any]) -> str:
+    """Returns the exact text of `sub`: rights belong to it, so no other form is converted to it."""
+    if not isinstance(claims["sub"], str):
+        raise Unauthenticated("TOKEN_INCOMPLETE", "the token names no principal")
+    return claims["sub"]
+
+
+def _expiry(claims: Mapping[str, Any]) -> float:
+    expires = claims["exp"]
+    if isinstance(expires, bool) or not isinstance(expires, int | float) or not math.isfinite(expires):
+        raise Unauthenticated("TOKEN_MALFORMED", "the token's exp is not a number of seconds")
+    return float(expires)
 
 
 def _explain(error: jwt.PyJWTError) -> Unauthenticated:

@@ -11,16 +11,21 @@ from ulid import ULID
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment, kept in UTC with microseconds; what comes out is always aware.
+    """A time, stored in UTC with microseconds. Values that are read are always aware.
 
-    SQLite has no time zones and PostgreSQL answers in the session's, so both ends are converted here.
+    SQLite has no time zones, and PostgreSQL returns times in the zone of the session, so both directions are converted here.
     """
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
+    @property
+    def python_type(self) -> type[datetime]:
+        """The type of its values; page tokens are checked against it."""
+        return datetime
+
     def process_bind_param(self, value: Any, dialect: Dialect) -> datetime | None:
-        """Refuses a naive time: nobody could say which moment it means.
+        """Refuses a naive time, because it is ambiguous.
 
         Raises:
             ValueError: the time has no zone.
@@ -32,17 +37,17 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """The moment, aware, in UTC."""
+        """Returns the time, aware, in UTC."""
         if not isinstance(value, datetime):
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def utc_now() -> datetime:
-    """The present moment, aware."""
+    """Returns the current time, aware, in UTC."""
     return datetime.now(UTC)
 
 
 def ulid() -> str:
-    """A new id of 26 characters that sorts by its time of birth (millisecond)."""
+    """Returns a new id of 26 characters. Ids sort by their time of creation (to the millisecond)."""
     return str(ULID())

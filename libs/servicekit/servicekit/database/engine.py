@@ -1,54 +1,65 @@
-"""Engines with the settings that make SQLite and PostgreSQL keep the same promises."""
+"""Engines, with the settings that give SQLite and PostgreSQL the same guarantees."""
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 import time
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from servicekit.errors import StartupError
-from servicekit.metrics import saturation
+from servicekit import private
+from servicekit.database._bounded import BoundedConnection, set_session
+from servicekit.deadlines import (
+    DatabaseDeadlines,
+    lock_file,
+    postgresql_arguments,
+    postgresql_session,
+)
+from servicekit.errors import StartupError, Unavailable
+from servicekit.sqlite import PRAGMAS
+from servicekit.telemetry.metrics import saturation
 
 _BUSY_TIMEOUT_MS = 10_000
+_DEADLINES = DatabaseDeadlines()
 _POOL_SIZE = 8
-_POOL_OVERFLOW = 40  # more in all than a service has threads: none waits for a connection
+_POOL_OVERFLOW = 40  # more connections than a service has threads, so that no thread waits for one
+
+_READ_ONLY_STATE = "25006"
 
 # serialization_failure, deadlock_detected, lock_not_available (PostgreSQL, appendix A)
 _CONFLICT_STATES = frozenset({"40001", "40P01", "55P03"})
 
-# admin_shutdown, crash_shutdown, cannot_connect_now, too_many_connections; connection_exception is all of class 08
-_AWAY_STATES = frozenset({"57P01", "57P02", "57P03", "53300"})
+# query_canceled (the statement took too long), admin_shutdown, crash_shutdown, cannot_connect_now, too_many_connections, and
+# read_only_sql_transaction: after a failover the server behind an old connection is a standby. All codes of class 08
+# (connection_exception) count as well.
+_OUTAGE_STATES = frozenset({"57014", "57P01", "57P02", "57P03", "53300", _READ_ONLY_STATE})
 
-_DOWN_STATES = frozenset({"57P01", "57P02", "57P03"})
 
+def engine(url: str, deadlines: DatabaseDeadlines = _DEADLINES) -> Engine:
+    """Returns an engine for ``sqlite:///path`` or ``postgresql+psycopg://...`` (``postgresql://`` means the latter).
 
-def engine(url: str) -> Engine:
-    """An engine for ``sqlite:///path`` or ``postgresql+psycopg://...`` (``postgresql://`` is read as the latter).
-
-    The folder of a SQLite file is made. Nothing is connected yet.
+    Creates the folder of a SQLite file. Does not connect yet. No call of PostgreSQL exceeds `deadlines`.
 
     Raises:
         StartupError: the URL cannot be read, or is of another database.
     """
     try:
         parsed = make_url(url)
-    except Exception:
-        # Not shown: what cannot be read may hold a password anywhere.
+    except Exception:  # noqa: BLE001 - any error of the parser may quote a password
+        # The URL is not shown: where it cannot be parsed, any part of it may be a password.
         raise StartupError(
             "database_url is not a database URL (sqlite:///path or postgresql://...)"
         ) from None
     backend = parsed.get_backend_name()
-    if backend not in _OPEN:
+    if backend not in ("sqlite", "postgresql"):
         raise StartupError(
             f"database_url {parsed.render_as_string()!r}: only sqlite and postgresql are supported"
         )
-    made = _OPEN[backend](parsed)
+    made = _sqlite(parsed) if backend == "sqlite" else _postgresql(parsed, deadlines)
     pool = made.pool
     assert isinstance(pool, QueuePool)
     saturation("database_connections", pool.checkedout, _POOL_SIZE + _POOL_OVERFLOW)
@@ -56,7 +67,7 @@ def engine(url: str) -> Engine:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether a transaction failed only because another one won, so that it may simply run again."""
+    """Returns whether a transaction failed only because it conflicted with another one, so that it may run again."""
     if not isinstance(error, DBAPIError):
         return False
     if getattr(error.orig, "sqlstate", None) in _CONFLICT_STATES:
@@ -65,29 +76,40 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, OperationalError) and name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
-def is_away(error: BaseException) -> bool:
-    """Whether the database cannot be reached, or let its connection go: the same may succeed once it is back."""
-    if not isinstance(error, DBAPIError):
-        return False
-    if error.connection_invalidated:
-        return True
-    if not isinstance(error, OperationalError) or not hasattr(error.orig, "sqlstate"):
-        return False  # SQLite's is a file
-    state = getattr(error.orig, "sqlstate", None)
-    # Without a state the server said nothing: nobody listens, or the connection broke.
-    return state is None or state in _AWAY_STATES or str(state).startswith("08")
-
-
 def is_outage(error: BaseException) -> bool:
-    """Whether the database could not be reached, or went away in the middle: what was not committed is not there."""
+    """Returns whether the database could not be reached, closed the connection, or temporarily refuses writes.
+
+    The same may succeed after the outage. A transaction that was not committed had no effect. A SQLite database is a file
+    and has no outages.
+    """
     if not isinstance(error, DBAPIError):
         return False
-    state = str(getattr(error.orig, "sqlstate", None) or "")
-    # connection exceptions, and a server that shuts down, crashed or starts (PostgreSQL, appendix A)
-    if error.connection_invalidated or state.startswith("08") or state in _DOWN_STATES:
+    state = getattr(error.orig, "sqlstate", None)
+    if error.connection_invalidated or state in _OUTAGE_STATES or str(state or "").startswith("08"):
         return True
-    postgresql = type(error.orig).__module__.startswith("psycopg")
-    return postgresql and isinstance(error, OperationalError) and not state
+    if _refused_by_standby(error.orig):
+        return True
+    # Without a state there was no answer: the server cannot be reached, or the connection broke.
+    from_postgresql = hasattr(error.orig, "sqlstate")
+    return from_postgresql and isinstance(error, OperationalError) and state is None
+
+
+def _refused_by_standby(original: BaseException | None) -> bool:
+    """Returns whether a hot standby refused a serialisable transaction, which it does before anything is read or written.
+
+    Its state, feature_not_supported, says no more than that; its message names the standby.
+    """
+    return getattr(original, "sqlstate", None) == "0A000" and "standby" in str(original)
+
+
+def is_damaged(error: BaseException) -> bool:
+    """Returns whether SQLite found its file malformed."""
+    if not isinstance(error, DBAPIError) or not isinstance(error.orig, sqlite3.DatabaseError):
+        return False
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    )
 
 
 def _sqlite(url: URL) -> Engine:
@@ -97,7 +119,7 @@ def _sqlite(url: URL) -> Engine:
         )
     assert url.database is not None
     try:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        private.folder(Path(url.database).parent)
     except OSError as error:
         raise StartupError(f"cannot make the folder of database {url.database}: {error.strerror}") from None
     made = create_engine(
@@ -105,7 +127,7 @@ def _sqlite(url: URL) -> Engine:
         pool_size=_POOL_SIZE,
         max_overflow=_POOL_OVERFLOW,
         connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
-        hide_parameters=True,  # a failed statement is logged; what it wrote is somebody's data
+        hide_parameters=True,  # a failed statement is logged, and its parameters are user data
     )
     event.listen(made, "connect", _prepare_sqlite)
     event.listen(made, "begin", _begin_sqlite)
@@ -113,24 +135,36 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, record: ConnectionPoolEntry) -> None:
-    """Runs once a connection. pysqlite's own transaction control is off: `_begin_sqlite` begins."""
+    """Runs once per connection. Turns pysqlite's own transaction control off: `_begin_sqlite` begins transactions."""
     connection.isolation_level = None
+    connection.text_factory = _text
     cursor = connection.cursor()
     try:
         _turn_wal_on(cursor)
-        # NORMAL would lose the last commits with the power; an event that was acknowledged must not be lost.
+        # NORMAL would lose the last commits at a power failure; an acknowledged event must not be lost.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
+        for pragma in PRAGMAS:
+            cursor.execute(pragma)
     finally:
         cursor.close()
 
 
+def _text(data: bytes) -> str:
+    """Returns a text of the database. A byte that changed on the disk becomes U+FFFD: an error would name no row."""
+    return data.decode(errors="replace")
+
+
 def _turn_wal_on(cursor: Any) -> None:
-    """Turning WAL on needs the file for itself and does not honour the busy timeout: one process at a time, and again
-    while one that has just opened the file still looks at it."""
+    """Turns WAL on. That needs exclusive access to the file and ignores the busy timeout, so one process does it at a time,
+    and retries while another process, which has just opened the file, still reads it."""
     (file,) = (row[2] for row in cursor.execute("PRAGMA database_list").fetchall() if row[1] == "main")
-    with Path(f"{file}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with private.file(Path(f"{file}.lock")).open("w") as lock:
+        try:
+            lock_file(lock, _BUSY_TIMEOUT_MS / 1000)
+        except TimeoutError as error:
+            raise Unavailable("DATABASE_BUSY", f"the database cannot be opened: {error}") from None
+        private.file(Path(file))
         deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
         while True:
             try:
@@ -144,20 +178,55 @@ def _turn_wal_on(cursor: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Takes the write lock at once: a lock that is upgraded halfway fails at once, without waiting for its turn."""
+    """Takes the write lock at the start. A read lock that is upgraded later would fail immediately instead of waiting."""
     mode = connection.get_execution_options().get("sqlite_begin", "IMMEDIATE")
     connection.exec_driver_sql(f"BEGIN {mode}")
 
 
-def _postgresql(url: URL) -> Engine:
-    return create_engine(
+def is_read_only(error: BaseException) -> bool:
+    """Returns whether PostgreSQL refused a write because the transaction or the server is read-only."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) == _READ_ONLY_STATE
+
+
+def _postgresql(url: URL, limits: DatabaseDeadlines) -> Engine:
+    given = postgresql_arguments(limits)
+    made = create_engine(
         url.set(drivername="postgresql+psycopg"),
+        connect_args={name: given[name] for name in given.keys() - url.query.keys()},
+        pool_timeout=limits.pool_s,
         pool_size=_POOL_SIZE,
         max_overflow=_POOL_OVERFLOW,
         pool_pre_ping=True,
         isolation_level="SERIALIZABLE",
         hide_parameters=True,  # as above
     )
+    event.listen(made, "handle_error", _leave_standby)
+    session = postgresql_session(limits)
+
+    def connect(dialect: Any, record: Any, arguments: Any, parameters: Any) -> BoundedConnection:
+        connection = BoundedConnection.connect(*arguments, **parameters)
+        with connection.answering_within(limits.connect_s):
+            set_session(connection, session)
+        connection.answer_within_s = limits.statement_s + limits.answer_s
+        return connection
+
+    def ping(dbapi_connection: Any) -> bool:
+        with dbapi_connection.answering_within(limits.ping_s):
+            return check(dbapi_connection)
+
+    event.listen(made, "do_connect", connect)
+    check = made.dialect.do_ping
+    made.dialect.do_ping = ping  # type: ignore[method-assign]
+    return made
 
 
-_OPEN = {"sqlite": _sqlite, "postgresql": _postgresql}
+def _leave_standby(context: ExceptionContext) -> None:
+    """Closes connections to a server that became a standby, because new connections find the new primary."""
+    options = {} if context.connection is None else context.connection.get_execution_options()
+    if _refused_by_standby(context.original_exception):
+        context.is_disconnect = True
+    if (
+        not options.get("postgresql_readonly")
+        and getattr(context.original_exception, "sqlstate", None) == _READ_ONLY_STATE
+    ):
+        context.is_disconnect = True

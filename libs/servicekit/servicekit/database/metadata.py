@@ -1,11 +1,11 @@
-"""Where a service's tables are declared: each service has its own, and each begins with outbox, inbox and identity."""
+"""Metadata for the tables of a service. Each service has its own, with the tables outbox, inbox and identity."""
 
 from __future__ import annotations
 
 from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
 
-from servicekit.tables import add_identity, add_inbox, add_outbox
+from servicekit.database.tables import add_identity, add_inbox, add_outbox
 
 # Constraints without names cannot be altered by a later migration.
 _NAMING = {
@@ -18,9 +18,9 @@ _NAMING = {
 
 
 def new_metadata() -> MetaData:
-    """Metadata that names constraints and holds the tables `outbox`, `inbox` and `database_identity`.
+    """Returns metadata that names constraints and holds the tables `outbox`, `inbox` and `database_identity`.
 
-    The form that type checkers follow::
+    Use it in a form that type checkers understand::
 
         class Base(DeclarativeBase):
             metadata = new_metadata()
@@ -33,8 +33,8 @@ def new_metadata() -> MetaData:
 
 
 def new_base() -> type[DeclarativeBase]:
-    """A declarative base of its own over `new_metadata()`, for scripts and tests.
+    """Returns a new declarative base with `new_metadata()`, for scripts and tests.
 
-    A type checker cannot follow a base class made by a call: services write the class statement above.
+    Services write the class statement above instead: type checkers do not understand a base class that a call returns.
     """
     return type("Base", (DeclarativeBase,), {"metadata": new_metadata()})

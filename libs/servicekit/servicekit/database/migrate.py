@@ -1,11 +1,10 @@
-"""Alembic migrations that live inside a service's package, run at start by whichever process comes first.
+"""Runs the Alembic migrations in a service's package. The first process that starts runs them.
 
-The way back is an operator's: ``python -m servicekit.database``.
+An operator migrates back with ``python -m servicekit.database``.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
@@ -23,36 +22,40 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, MetaData, text
 from sqlalchemy.exc import OperationalError
 
-from servicekit import crash
+from servicekit import crash, private
+from servicekit.database._bounded import statements_within
+from servicekit.deadlines import MIGRATION_S, lock_file
 from servicekit.errors import StartupError
 
-# Alembic hands env.py its context through a module, so one process runs one migration at a time.
+# Alembic passes the context to env.py in a module variable, so a process runs one migration at a time.
 _ONE_ALEMBIC = threading.Lock()
 
 
 def migrate(engine: Engine, package: str, revision: str = "head") -> None:
-    """Brings the database forward to the newest revision in ``<package>/migrations/versions``, or to the one that is named.
+    """Upgrades the database to the newest revision in ``<package>/migrations/versions``, or to the given one.
 
-    All revisions run in one transaction under a lock, so several processes may start together and one that dies halfway
-    leaves nothing behind.
+    All revisions run in one transaction under a lock: several processes may start at once, and a process that dies halfway
+    changes nothing.
 
     Raises:
         StartupError: the package has no migrations, or the database is newer than the program.
     """
-    _locked(engine, package, lambda connection: run_alembic(connection, package, command.upgrade, revision))
+    locked(engine, package, lambda connection: run_alembic(connection, package, command.upgrade, revision))
 
 
 def migrate_back(engine: Engine, package: str, revision: str) -> None:
-    """Undoes all revisions after one; ``base`` undoes all. What only they hold is lost. One transaction under the same lock.
+    """Undoes all revisions after the given one; ``base`` undoes all. Data that only those revisions hold is lost.
+
+    Runs in one transaction, under the same lock as `migrate`.
 
     Raises:
-        StartupError: there is no such revision behind the database's.
+        StartupError: the database has not passed this revision.
     """
-    _locked(engine, package, lambda connection: run_alembic(connection, package, command.downgrade, revision))
+    locked(engine, package, lambda connection: run_alembic(connection, package, command.downgrade, revision))
 
 
 def schema_differences(engine: Engine, metadata: MetaData) -> list[Any]:
-    """What a database lacks of the declared tables, as Alembic tells it; empty when migrations and code agree."""
+    """Returns Alembic's list of differences between a database and the declared tables; empty when both agree."""
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         return list(compare_metadata(context, metadata))
@@ -64,7 +67,7 @@ def run_alembic(
     move: Callable[[Config, str], None] = command.upgrade,
     revision: str = "head",
 ) -> Config:
-    """Moves over an open connection, in its transaction; returns the configuration its env.py has seen."""
+    """Upgrades or downgrades in the transaction of an open connection. Returns the configuration that env.py used."""
     config = Config()
     config.set_main_option("script_location", str(migrations_folder(package)).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -77,7 +80,7 @@ def run_alembic(
 
 
 def migrations_folder(package: str) -> Path:
-    """The folder ``migrations`` of an installed package."""
+    """Returns the folder ``migrations`` of an installed package."""
     file = import_module(package).__file__
     folder = Path(file).parent / "migrations" if file is not None else None
     if folder is None or not (folder / "env.py").is_file():
@@ -86,23 +89,23 @@ def migrations_folder(package: str) -> Path:
 
 
 def _check_known(connection: Connection, package: str, config: Config) -> None:
-    """Refuses a database that a newer program has migrated: this one would not know what its tables mean."""
+    """Refuses a database that a newer program has migrated: this program does not know its tables."""
     found = MigrationContext.configure(connection).get_current_revision()
     scripts = ScriptDirectory.from_config(config)
     known = {script.revision for script in scripts.walk_revisions()}
     if found is not None and found not in known:
         raise StartupError(
-            f"the database of {package} is at revision {found}, this program knows none after"
-            f" {scripts.get_current_head()}: start the newer program, or let it take the database back"
+            f"the database of {package} is at revision {found}, this program's newest is"
+            f" {scripts.get_current_head()}: start the newer program, or migrate the database back with it"
             f" (python -m servicekit.database back {package} URL {scripts.get_current_head()})"
         )
 
 
-def _locked(engine: Engine, package: str, act: Callable[[Connection], object]) -> None:
-    """Runs in one transaction under the package's lock.
+def locked(engine: Engine, package: str, act: Callable[[Connection], object]) -> None:
+    """Runs `act` in one transaction under the package's lock.
 
-    The lock is waited for by the first statement, and a stricter isolation would go on with the state as it was before the
-    wait, and create every table a second time. (SQLite knows only one isolation, and locks when it begins.)
+    The first statement waits for the lock. A stricter isolation level would afterwards still see the state from before the
+    wait, and would create every table a second time. (SQLite has one isolation level, and locks when a transaction begins.)
     """
     isolated = (
         engine
@@ -116,10 +119,15 @@ def _locked(engine: Engine, package: str, act: Callable[[Connection], object]) -
             _to_alter(isolated) as connection,
             crash.step("migration"),
             connection.begin(),
+            statements_within(connection, MIGRATION_S),
         ):
             _lock(connection, package)
+            before = MigrationContext.configure(connection).get_current_revision()
             act(connection)
-            _check_references(connection)
+            # A start that altered nothing cannot have broken a reference. A row that changed on the disk may have, and must
+            # not keep the service down: who reads it names it.
+            if MigrationContext.configure(connection).get_current_revision() != before:
+                _check_references(connection)
     except OperationalError as error:
         line = " ".join(str(error.orig).split())
         raise StartupError(f"database {engine.url.render_as_string()} of {package}: {line}") from error
@@ -127,22 +135,25 @@ def _locked(engine: Engine, package: str, act: Callable[[Connection], object]) -
 
 @contextmanager
 def _in_turn(engine: Engine) -> Iterator[None]:
-    """SQLite waits for its lock for some seconds only, and another process's migration may take longer: that is waited for
-    here, as PostgreSQL's lock is, however long it takes. The kernel lets go of it for a process that dies."""
+    """Waits until no other process migrates this SQLite database, for an hour at most. SQLite itself waits only some
+    seconds for its lock. The kernel releases this lock when a process dies. PostgreSQL's lock needs no such help."""
     if engine.dialect.name != "sqlite":
         yield
         return
-    with Path(f"{engine.url.database}.migrating").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with private.file(Path(f"{engine.url.database}.migrating")).open("w") as lock:
+        try:
+            lock_file(lock, MIGRATION_S)
+        except TimeoutError as error:
+            raise StartupError(str(error)) from None
         yield
 
 
 @contextmanager
 def _to_alter(engine: Engine) -> Iterator[Connection]:
-    """A connection by which tables can be altered.
+    """Yields a connection that can alter tables.
 
-    SQLite alters most of a table by copying and dropping it, which foreign keys of other tables would refuse; it hears of
-    that only outside a transaction.
+    SQLite alters a table by copying and dropping it, which foreign keys of other tables would prevent. They are turned off,
+    which SQLite allows only outside a transaction.
     """
     with engine.connect() as connection:
         if connection.dialect.name != "sqlite":
@@ -158,17 +169,18 @@ def _to_alter(engine: Engine) -> Iterator[Connection]:
 
 
 def _check_references(connection: Connection) -> None:
-    """What SQLite did not look after while it altered, as the last act before the commit."""
+    """Checks, just before the commit, the foreign keys that SQLite did not check while tables were altered."""
     if connection.dialect.name == "sqlite":
         broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
         if broken:
             raise StartupError(
-                f"the migration would leave rows of {broken[0][0]} that refer to nothing in {broken[0][2]}"
+                f"the migration would leave {len(broken)} rows of {broken[0][0]} that refer to nothing in {broken[0][2]}, the one"
+                f" with rowid {broken[0][1]} first: repair or delete them, or start the earlier release"
             )
 
 
 def _lock(connection: Connection, package: str) -> None:
-    """PostgreSQL: an advisory lock until the transaction ends. SQLite: the transaction has the write lock already."""
+    """Takes an advisory lock until the transaction ends (PostgreSQL). In SQLite the transaction already has the write lock."""
     if connection.dialect.name == "postgresql":
         key = int.from_bytes(hashlib.sha256(f"migrate {package}".encode()).digest()[:8], signed=True)
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})

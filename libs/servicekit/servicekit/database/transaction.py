@@ -1,8 +1,7 @@
-"""Transactions: all or nothing, and in some serial order."""
+"""Transactions: atomic and serialisable."""
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,37 +9,39 @@ from typing import TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from servicekit import crash
-from servicekit.database.engine import is_conflict, is_outage
+from servicekit.database.engine import is_conflict, is_outage, is_read_only
 from servicekit.errors import Aborted, Unavailable
 
 crash.primitive(__name__)
 _CONFLICT = "TRANSACTION_CONFLICT"
 T = TypeVar("T")
 
-_FIRST_PAUSE_S = 0.02
+_FIRST_PAUSE_S = 0.04
 _LONGEST_PAUSE_S = 1.0
 _LONGEST_TURN_S = 10.0
-# By file, not by engine: several may be open on one. Reentrant, so that a transaction inside another fails in SQLite, with
-# an error that says so, and does not wait here for itself.
+# By file, not by engine: several engines may be open on one file. Reentrant, so that a nested transaction fails in SQLite
+# with a clear error instead of waiting here for itself.
 _WRITERS: dict[str, threading.RLock] = {}
 _READ_ONLY = {"sqlite_begin": "DEFERRED", "postgresql_readonly": True}
 
 
 def session_factory(engine: Engine) -> sessionmaker[Session]:
-    """Sessions whose objects stay readable after the commit."""
+    """Returns a factory of sessions whose objects stay readable after the commit."""
     return sessionmaker(engine, expire_on_commit=False)
 
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Session]:
-    """A session that commits when the block ends and rolls back when it raises.
+    """Yields a session that commits when the block ends and rolls back when it raises.
 
     Raises:
-        Aborted: another transaction won; the block may be run again (`run_in_transaction` does).
-        Unavailable: the database went away. Unless its commit was on the way, nothing of the block is there.
+        Aborted: the transaction conflicted with another one; the block may run again (`run_in_transaction` does that).
+        Unavailable: the connection to the database was lost. The block had no effect, unless its commit was already sent.
     """
     try:
         with _turn(engine), session_factory(engine)() as session, session.begin():
@@ -49,9 +50,15 @@ def transaction(engine: Engine) -> Iterator[Session]:
                 crash.point("before commit")
         if not _only_reads(engine):
             crash.point("after commit")
+    except PoolTimeout as error:
+        raise Unavailable(
+            "DATABASE_UNAVAILABLE", "every connection to the database is in use, try again", retry_after_s=1
+        ) from error
     except DBAPIError as error:
         if is_conflict(error):
             raise Aborted(_CONFLICT, "another change won, try again", retry_after_s=0.1) from error
+        if is_read_only(error) and _only_reads(engine):
+            raise  # a write inside `reading` is a defect, whatever the server is
         if is_outage(error):
             raise Unavailable(
                 "DATABASE_UNAVAILABLE", "the database does not answer, try again", retry_after_s=1
@@ -61,10 +68,10 @@ def transaction(engine: Engine) -> Iterator[Session]:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
-    """A session that only reads one consistent state; on SQLite it neither waits for writers nor makes them wait.
+    """Yields a session that reads one consistent state. On SQLite it neither waits for writers nor blocks them.
 
     Raises:
-        Aborted: as `transaction`; PostgreSQL may have no serial order even for a reader.
+        Aborted: as in `transaction`. In PostgreSQL even a reader can conflict with serialisable writers.
     """
     with transaction(engine.execution_options(**_READ_ONLY)) as session:
         yield session
@@ -72,10 +79,10 @@ def reading(engine: Engine) -> Iterator[Session]:
 
 @contextmanager
 def _turn(engine: Engine) -> Iterator[None]:
-    """Writers of one SQLite file in this process wait in line.
+    """Queues the writers of one SQLite file in this process.
 
-    SQLite makes them try again after pauses that grow to 100 ms, and whoever has just come may go first: with 8 threads
-    one in a hundred waited for more than a second. Other processes are still waited for in SQLite's way.
+    Without the queue, SQLite makes writers retry after pauses of up to 100 ms, and a newcomer may overtake them: with 8
+    threads one writer in a hundred waited for more than a second. Writers of other processes still wait in SQLite's way.
     """
     if engine.dialect.name != "sqlite" or _only_reads(engine):
         yield
@@ -94,21 +101,27 @@ def _only_reads(engine: Engine) -> bool:
 
 
 def run_in_transaction(engine: Engine, fn: Callable[[Session], T], attempts: int = 8) -> T:
-    """Runs ``fn`` in a transaction, again from the start when another one won.
+    """Runs ``fn`` in a transaction, and runs it again from the start when the transaction conflicts with another one.
 
-    ``fn`` must have no effect but through its session: it may run several times.
+    ``fn`` may run several times, so it must have no effect except through its session.
 
     Raises:
-        Aborted: it lost ``attempts`` times.
+        Aborted: all ``attempts`` conflicted with other transactions.
     """
-    for attempt in range(1, attempts + 1):
-        try:
-            with transaction(engine) as session:
-                return fn(session)
-        except Aborted as error:
-            if attempt == attempts or error.reason != _CONFLICT:
-                raise
-            # Full jitter: two that collided must not collide again at the same moment.
-            pause_s = random.uniform(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))
-            threading.Event().wait(pause_s)
-    raise AssertionError("unreachable: attempts is at least 1")
+
+    def once() -> T:
+        with transaction(engine) as session:
+            return fn(session)
+
+    retrying = Retrying(
+        retry=retry_if_exception(_lost),
+        stop=stop_after_attempt(attempts),
+        # Full jitter: two that collided must not collide again at the same moment.
+        wait=wait_random_exponential(multiplier=_FIRST_PAUSE_S, max=_LONGEST_PAUSE_S),
+        reraise=True,
+    )
+    return retrying(once)
+
+
+def _lost(error: BaseException) -> bool:
+    return isinstance(error, Aborted) and error.reason == _CONFLICT

@@ -1,16 +1,17 @@
-"""Every error a caller can see, and its one form on the wire.
+"""Every error that a caller can see, and its form on the wire.
 
-Domain code raises these; handlers never call ``context.abort``. `to_status` makes a ``google.rpc.Status`` that always
-carries an ErrorInfo (domain ``openledger.dev``, a reason in UPPER_SNAKE, metadata), and `from_rpc_error` turns what a
-client received back into the same class with the same fields.
+Domain code raises these; handlers never call ``context.abort``. `to_status` returns a ``google.rpc.Status`` that always has an
+ErrorInfo (domain ``openledger.dev``, a reason in UPPER_SNAKE, metadata). Clients read it with `openledger_client.errors`.
 """
 
-from servicekit.errors.status import DOMAIN, from_rpc_error, from_status, to_status
+from servicekit.errors.status import DOMAIN, to_status
 from servicekit.errors.tree import (
+    UNKNOWN_FIELD,
     Aborted,
     AlreadyExists,
     Cancelled,
     CorruptObject,
+    DamagedDatabase,
     DeadlineExceeded,
     DomainError,
     FailedPrecondition,
@@ -28,10 +29,12 @@ from servicekit.errors.tree import (
 
 __all__ = [
     "DOMAIN",
+    "UNKNOWN_FIELD",
     "Aborted",
     "AlreadyExists",
     "Cancelled",
     "CorruptObject",
+    "DamagedDatabase",
     "DeadlineExceeded",
     "DomainError",
     "FailedPrecondition",
@@ -45,7 +48,5 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
-    "from_rpc_error",
-    "from_status",
     "to_status",
 ]

@@ -1,4 +1,4 @@
-"""The error tree: one class a gRPC code, each with the fields a program needs to act on it."""
+"""The error classes: one per gRPC code, each with the fields that a program needs to act on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import grpc
 
 
 class StartupError(Exception):
-    """A service cannot start or go on for a reason its operator can mend; its text is the one line they see."""
+    """A service cannot start or continue, and its operator can fix the cause. The operator sees its text as one line."""
 
 
 class DomainError(Exception):
@@ -34,9 +34,16 @@ class DomainError(Exception):
         return self.message
 
 
+UNKNOWN_FIELD = "unknown_field"
+"""The rule that an unknown field breaks. The last part of its path is what the caller wrote."""
+
+
 @dataclass(frozen=True)
 class FieldViolation:
-    """One wrong field: its path in the request, the rule it breaks, a sentence, and the value when it may be shown."""
+    """One wrong field: its path in the request, the rule it breaks, a message, and the value if it may be shown.
+
+    Keys of a map are in brackets in the path (``labels["team"]``). Logs omit them, as they omit values.
+    """
 
     field: str
     rule: str
@@ -45,7 +52,7 @@ class FieldViolation:
 
 
 class InvalidArgument(DomainError):
-    """A field of the request is wrong whatever the state of the system."""
+    """A field of the request is wrong, whatever the state of the system."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -55,7 +62,7 @@ class InvalidArgument(DomainError):
 
     @classmethod
     def many(cls, violations: Iterable[FieldViolation]) -> InvalidArgument:
-        """One error for several wrong fields (at least one)."""
+        """Returns one error for several wrong fields (at least one)."""
         error = cls.__new__(cls)
         error._fill(list(violations))
         return error
@@ -71,7 +78,7 @@ class InvalidArgument(DomainError):
 
 
 class NotFound(DomainError):
-    """What was named does not exist."""
+    """The named resource does not exist."""
 
     code = grpc.StatusCode.NOT_FOUND
 
@@ -83,7 +90,7 @@ class NotFound(DomainError):
 
 
 class AlreadyExists(DomainError):
-    """What was to be made exists, and is not the same."""
+    """The resource exists already and differs from the requested one."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
 
@@ -95,7 +102,7 @@ class AlreadyExists(DomainError):
 
 
 class FailedPrecondition(DomainError):
-    """The request is right, the system's state is not: ``subject`` names the resource whose state is in the way."""
+    """The request is valid, but the state of the resource ``subject`` does not allow it."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
 
@@ -116,7 +123,7 @@ class PermissionDenied(DomainError):
 
 
 class Unauthenticated(DomainError):
-    """No token, or one that does not stand; ``reason`` is UPPER_SNAKE (TOKEN_MISSING, TOKEN_EXPIRED, ...)."""
+    """The call has no token, or an invalid one; ``reason`` is UPPER_SNAKE (TOKEN_MISSING, TOKEN_EXPIRED, ...)."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
 
@@ -146,19 +153,19 @@ class ResourceExhausted(_Retryable):
 
 
 class Aborted(_Retryable):
-    """Another change won; the request may be sent again."""
+    """The request conflicted with another change; it may be sent again."""
 
     code = grpc.StatusCode.ABORTED
 
 
 class Unavailable(_Retryable):
-    """Something this service needs does not answer now."""
+    """Something that this service needs does not answer now."""
 
     code = grpc.StatusCode.UNAVAILABLE
 
 
 class Cancelled(DomainError):
-    """The caller went away or asked to stop."""
+    """The caller disconnected or cancelled the call."""
 
     code = grpc.StatusCode.CANCELLED
 
@@ -167,7 +174,7 @@ class Cancelled(DomainError):
 
 
 class DeadlineExceeded(DomainError):
-    """The call's time was over before its work was."""
+    """The deadline passed before the work was done."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -178,7 +185,7 @@ class DeadlineExceeded(DomainError):
 
 
 class Unimplemented(DomainError):
-    """The method exists in the proto and not in this version of the service."""
+    """The method exists in the proto but not in this version of the service."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
 
@@ -189,7 +196,7 @@ class Unimplemented(DomainError):
 
 
 class CorruptObject(DomainError):
-    """Stored bytes do not have the digest they are named by."""
+    """Stored bytes do not have the digest that they are named by."""
 
     code = grpc.StatusCode.DATA_LOSS
 
@@ -200,8 +207,21 @@ class CorruptObject(DomainError):
         self.digest, self.found = digest, found
 
 
+class DamagedDatabase(DomainError):
+    """The database's file is malformed. What to do is for operators; the log has the traceback."""
+
+    code = grpc.StatusCode.DATA_LOSS
+
+    def __init__(self) -> None:
+        super().__init__(
+            "DATABASE_DAMAGED",
+            "this service's database file is damaged: its operator must restore it from a backup, or stop the service and"
+            " read what is left with the command `sqlite3 FILE .recover`",
+        )
+
+
 class Internal(DomainError):
-    """A defect; the caller learns only the trace id under which the log tells the rest."""
+    """A defect. The caller sees only a trace id, with which operators find the details in the log."""
 
     code = grpc.StatusCode.INTERNAL
 

@@ -1,4 +1,4 @@
-"""The event log: the only way services tell each other what happened. `base` is the contract; start there."""
+"""The event log: services inform each other about events only through it. `base` is the contract: read it first."""
 
 from servicekit.eventlog.base import (
     Consumer,
@@ -14,7 +14,7 @@ from servicekit.eventlog.base import (
     TopicPartition,
     UnknownTopic,
 )
-from servicekit.eventlog.factory import open_event_log
+from servicekit.eventlog.factory import check_event_log_url, open_event_log
 
 __all__ = [
     "Consumer",
@@ -29,5 +29,6 @@ __all__ = [
     "Topic",
     "TopicPartition",
     "UnknownTopic",
+    "check_event_log_url",
     "open_event_log",
 ]

@@ -1,4 +1,4 @@
-"""A consumer of the embedded log: fetches in order, sleeps until poked, a second thread keeps its lease."""
+"""A consumer of the embedded log. It fetches in order and sleeps until a producer wakes it; a second thread renews its lease."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ulid import ULID
 
 from servicekit import crash
 from servicekit.eventlog import _group, _sqlite, _wake
+from servicekit.eventlog._checksum import is_damaged
 from servicekit.eventlog._sqlite import OFFSET_BITS, translated, writing
 from servicekit.eventlog.base import (
     MAX_POLL_INTERVAL_S,
@@ -27,16 +29,19 @@ from servicekit.eventlog.base import (
 crash.primitive(__name__)
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 1.0
-"""Bound on what a lost poke costs: a producer killed between its commit and its poke."""
+_POLL_EVERY_S = 1.0
+"""Largest delay after a lost wake-up: a producer may be killed between its commit and the wake-up."""
+
+_LAST_RENEWAL_S = 30.0
+"""Longest that closing waits for a renewal that runs; the database's own limit is shorter."""
 
 _FETCH_BYTES = 16 << 20
-"""A poll stops after about this many bytes, however small max_records would let it be."""
+"""A poll returns at most about this many bytes, even when max_records allows more records."""
 
 
 @dataclass(slots=True)
 class _Owned:
-    """A partition this member reads: under which epoch, and from which offset next."""
+    """A partition that this member reads, the epoch of its ownership, and the next offset."""
 
     partition_id: int
     epoch: int
@@ -62,7 +67,7 @@ class EmbeddedConsumer:
         self._heart: threading.Thread | None = None
 
     def poll(self, timeout_s: float, max_records: int = 500) -> list[InRecord]:
-        """Records of the owned, unpaused partitions; waits for the first one at most `timeout_s`."""
+        """Returns records of the owned, unpaused partitions; waits at most `timeout_s` for the first one."""
         deadline = time.monotonic() + timeout_s
         while True:
             self._polled_at = time.monotonic()
@@ -74,10 +79,10 @@ class EmbeddedConsumer:
             left = deadline - time.monotonic()
             if left <= 0:
                 return []
-            waiter.wait(min(left, _LOOK_EVERY_S))
+            waiter.wait(min(left, _POLL_EVERY_S))
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """All offsets in one transaction, if this member still owns every partition."""
+        """Commits all offsets in one transaction, if this member still owns every partition."""
         with writing(self._connection):
             for partition, offset in offsets.items():
                 owned = self._owned.get(partition)
@@ -96,41 +101,43 @@ class EmbeddedConsumer:
                 )
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
-        """Stop delivering from owned partitions."""
+        """Stops delivering from owned partitions."""
         self._paused |= self._owned.keys() & set(partitions)
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
-        """Deliver again."""
+        """Delivers from these partitions again."""
         self._paused -= set(partitions)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Deliver from `offset` next."""
+        """Makes `offset` the next one to deliver."""
         if partition not in self._owned:
             raise ValueError(f"{partition} is not owned by this member")
         self._owned[partition].position = offset
 
     def assignment(self) -> frozenset[TopicPartition]:
-        """What this member owned when it last polled."""
+        """Returns the partitions that this member owned when it last polled."""
         return frozenset(self._owned)
 
     def close(self) -> None:
-        """Leave the group and wake the heirs."""
+        """Leaves the group and wakes the new owners of its partitions."""
         if self._closing.is_set():
             return
         self._closing.set()
         if self._heart:
-            self._heart.join()
+            self._heart.join(_LAST_RENEWAL_S)
         if self._waiter:
-            with contextlib.suppress(EventLogUnavailable):  # then the lease, or the pipe's absence, tells
+            with contextlib.suppress(
+                EventLogUnavailable
+            ):  # then the others notice the ended lease or the missing pipe
                 with writing(self._connection):
                     _group.remove(self._connection, self._member)
-                    heirs = _group.rebalance(self._connection, self._group)
-                self._wake(heirs)
+                    new_owners = _group.rebalance(self._connection, self._group)
+                self._wake(new_owners)
             self._waiter.close()
         self._connection.close()
 
     def _be_member(self) -> _wake.Waiter:
-        """Join, the first time and after an eviction (a process stopped for longer than its lease)."""
+        """Joins the group at the first call, and after an eviction (a process that stood still for longer than its lease)."""
         if self._waiter is not None:
             with translated():
                 query = "SELECT 1 FROM members WHERE id = ?"
@@ -157,17 +164,17 @@ class EmbeddedConsumer:
         return waiter
 
     def _take_part(self) -> None:
-        """Bring `_owned` in line with the group; release and acquire what the last rebalance decided."""
+        """Releases and acquires partitions as the last rebalance decided, and updates `_owned`."""
         rows = self._ownership()
-        if any(wanted != self._member or owner is None for _, _, _, owner, wanted, _ in rows):
+        if any(assigned != self._member or owner is None for _, _, _, owner, assigned, _ in rows):
             with writing(self._connection):
-                heirs = _group.hand_over(self._connection, self._group, self._member)
-            self._wake(heirs)
+                new_owners = _group.hand_over(self._connection, self._group, self._member)
+            self._wake(new_owners)
             rows = self._ownership()
         current: dict[TopicPartition, _Owned] = {}
         for partition_id, topic, number, owner, _, epoch in rows:
             if owner != self._member:
-                continue  # wanted here, but its owner has not let go yet
+                continue  # assigned to this member, but its owner has not released it yet
             partition = TopicPartition(topic, number)
             known = self._owned.get(partition)
             if known is None or known.epoch != epoch:
@@ -180,9 +187,9 @@ class EmbeddedConsumer:
     def _ownership(self) -> list[tuple[int, str, int, str | None, str | None, int]]:
         with translated():
             return self._connection.execute(
-                "SELECT o.partition_id, p.topic, p.partition, o.owner, o.wanted, o.epoch"
+                "SELECT o.partition_id, p.topic, p.partition, o.owner, o.assigned, o.epoch"
                 " FROM ownership o JOIN partitions p ON p.id = o.partition_id"
-                " WHERE o.group_name = ? AND (o.owner = ? OR (o.wanted = ? AND o.owner IS NULL))"
+                " WHERE o.group_name = ? AND (o.owner = ? OR (o.assigned = ? AND o.owner IS NULL))"
                 " ORDER BY o.partition_id",
                 (self._group, self._member, self._member),
             ).fetchall()
@@ -193,11 +200,13 @@ class EmbeddedConsumer:
                 "SELECT next_offset FROM committed WHERE group_name = ? AND partition_id = ?",
                 (self._group, partition_id),
             ).fetchone()
-        return row[0] if row else 0  # the oldest kept: rows below it are gone
+        return row[0] if row else 0  # the oldest record that is kept: older rows are deleted
 
     def _fetch(self, max_records: int) -> list[InRecord]:
         active = [p for p in self._owned if p not in self._paused]
-        self._turn += 1  # begin with another partition each time, so that a busy one starves none
+        self._turn += (
+            1  # start with another partition each time, so that a busy one does not starve the others
+        )
         found: list[InRecord] = []
         size = 0
         for i in range(len(active)):
@@ -208,17 +217,19 @@ class EmbeddedConsumer:
                 translated(),
                 contextlib.closing(
                     self._connection.execute(
-                        "SELECT id, timestamp_ms, key, value, headers FROM records WHERE id >= ? AND id < ?"
+                        # As bytes: SQLite would refuse to decode a header that is damaged.
+                        "SELECT id, timestamp_ms, key, value, CAST(headers AS BLOB), crc32c FROM records"
+                        " WHERE id >= ? AND id < ?"
                         " ORDER BY id LIMIT ?",
                         (base + owned.position, base + (1 << OFFSET_BITS), max_records - len(found)),
                     )
                 ) as rows,
             ):
-                for row_id, timestamp_ms, key, value, headers in rows:
-                    pairs = tuple((name, text.encode("latin-1")) for name, text in json.loads(headers))
-                    found.append(InRecord(*partition, row_id - base, timestamp_ms, key, value, pairs))
+                for row in rows:
+                    row_id, value = row[0], row[3]
+                    found.append(_record(partition, row_id - base, row))
                     owned.position = row_id - base + 1
-                    size += len(value)
+                    size += len(value) if isinstance(value, bytes) else 0
                     if size >= _FETCH_BYTES:
                         return found
             if len(found) >= max_records:
@@ -230,13 +241,13 @@ class EmbeddedConsumer:
             _wake.poke(_wake.pipe_path(self._path, member))
 
     def _keep_lease(self) -> None:
-        """Renew the lease thrice in its time, and find new owners for dead members' partitions."""
+        """Renews the lease three times per lease period, and finds new owners for the partitions of dead members."""
         connection = _sqlite.connect(self._path, "NORMAL")
         try:
             while not self._closing.wait(self._lease_ms / 3000):
                 if time.monotonic() - self._polled_at > MAX_POLL_INTERVAL_S:
-                    continue  # stuck in a handler: let the lease run out
-                with contextlib.suppress(EventLogUnavailable):  # tried again at the next beat
+                    continue  # stuck in a handler: let the lease end
+                with contextlib.suppress(EventLogUnavailable):  # tried again at the next renewal
                     with writing(connection):
                         _group.renew(connection, self._member)
                         dead = _group.evict_dead(connection, self._group, self._path)
@@ -245,3 +256,18 @@ class EmbeddedConsumer:
                         _wake.poke(_wake.pipe_path(self._path, member))
         finally:
             connection.close()
+
+
+def _record(partition: TopicPartition, offset: int, row: tuple[Any, ...]) -> InRecord:
+    """Returns the record of a row. One that differs from what was sent says so, and has no content."""
+    _, timestamp_ms, key, value, headers, _ = row
+    where: dict[str, Any] = {"topic": partition.topic, "partition": partition.partition, "offset": offset}
+    if is_damaged(row):
+        damage = (
+            f"offset {offset} of {partition.topic}, partition {partition.partition}, changed on the disk after it was written"
+            " (its checksum differs), so its event is lost here: check the disk, then run `openledger reconcile`, which"
+            " names what is missing"
+        )
+        return InRecord(**where, timestamp_ms=0, key=b"", value=b"", damage=damage)
+    pairs = tuple((name, text.encode("latin-1")) for name, text in json.loads(headers))
+    return InRecord(**where, timestamp_ms=timestamp_ms, key=key, value=value, headers=pairs)

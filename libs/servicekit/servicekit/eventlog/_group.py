@@ -1,17 +1,15 @@
-"""Consumer groups of the embedded log: who is a member, and which member reads which partition.
+"""Consumer groups of the embedded log: their members, and which member reads which partition.
 
-All functions run inside the caller's write transaction, so a group changes from one consistent state to
-another.
+All functions run inside the caller's write transaction, so a group changes from one consistent state to another.
 
-States of a (group, partition), with `owner` and `wanted` of the table `ownership`:
+States of a (group, partition), given by the columns `owner` and `assigned` of the table `ownership`:
 
-    free      owner NULL, wanted M      M acquires it at its next poll
-    owned     owner M,    wanted M
-    released  owner M,    wanted N      M releases it at its next poll, then it is free for N
+    free     owner NULL, assigned M      M acquires it at its next poll
+    owned    owner M,    assigned M
+    moving   owner M,    assigned N      M releases it at its next poll, then it is free for N
 
-A member whose lease has ended, or whose process is dead, is evicted: what it owned becomes free at once.
-Every change of owner raises `epoch`, and a commit names the epoch under which it read: a late one is
-fenced.
+A member whose lease has ended, or whose process is dead, is evicted, and its partitions become free at once. Every change of
+owner increments `epoch`. A commit names the epoch under which its records were read, so a late commit is fenced.
 """
 
 from __future__ import annotations
@@ -27,12 +25,12 @@ from servicekit.eventlog.base import UnknownTopic
 
 
 def now_ms() -> int:
-    """Unix time in milliseconds: the one clock all processes, and restarts, share."""
+    """Returns Unix time in milliseconds: the clock that all processes share, also across restarts."""
     return time.time_ns() // 1_000_000
 
 
 def join(connection: sqlite3.Connection, group: str, member: str, topics: list[str], lease_ms: int) -> None:
-    """Make `member` a member of the group; `rebalance` then gives it its part. Raises UnknownTopic."""
+    """Adds a member to the group; `rebalance` then assigns partitions to it. Raises UnknownTopic."""
     for topic in topics:
         if connection.execute("SELECT 1 FROM topics WHERE name = ?", (topic,)).fetchone() is None:
             raise UnknownTopic(topic)
@@ -43,7 +41,7 @@ def join(connection: sqlite3.Connection, group: str, member: str, topics: list[s
 
 
 def renew(connection: sqlite3.Connection, member: str) -> bool:
-    """Extend the member's lease; False when it has been evicted."""
+    """Extends the member's lease. Returns False when the member has been evicted."""
     cursor = connection.execute(
         "UPDATE members SET lease_until_ms = ? + lease_ms WHERE id = ?", (now_ms(), member)
     )
@@ -51,13 +49,13 @@ def renew(connection: sqlite3.Connection, member: str) -> bool:
 
 
 def remove(connection: sqlite3.Connection, member: str) -> None:
-    """End the membership and free what it owned."""
+    """Ends the membership and frees the member's partitions."""
     connection.execute("DELETE FROM members WHERE id = ?", (member,))
     connection.execute("UPDATE ownership SET owner = NULL, epoch = epoch + 1 WHERE owner = ?", (member,))
 
 
 def evict_dead(connection: sqlite3.Connection, group: str, database: Path) -> bool:
-    """Remove members whose lease has ended or whose process is gone; True when there were any."""
+    """Removes members whose lease has ended or whose process is dead. Returns whether there were any."""
     now = now_ms()
     found = False
     rows = connection.execute(
@@ -65,7 +63,7 @@ def evict_dead(connection: sqlite3.Connection, group: str, database: Path) -> bo
     ).fetchall()
     for member, lease_ms, lease_until_ms in rows:
         pipe = _wake.pipe_path(database, member)
-        # A lease that ends further ahead than it is long was written before the clock was set back.
+        # A lease that ends later than its length allows was written before the clock was set back.
         if now <= lease_until_ms <= now + 2 * lease_ms and not _wake.is_dead(pipe):
             continue
         remove(connection, member)
@@ -76,7 +74,7 @@ def evict_dead(connection: sqlite3.Connection, group: str, database: Path) -> bo
 
 
 def rebalance(connection: sqlite3.Connection, group: str) -> set[str]:
-    """Decide anew who is wanted where, moving as few as evenness allows. Returns whom to wake."""
+    """Assigns the partitions to members, evenly and with as few moves as possible. Returns the members to wake."""
     subscribers: dict[str, set[str]] = {}
     for member, topics in connection.execute(
         "SELECT id, topics FROM members WHERE group_name = ? ORDER BY id", (group,)
@@ -89,24 +87,24 @@ def rebalance(connection: sqlite3.Connection, group: str) -> set[str]:
         [(group, topic) for topic in subscribers],
     )
     rows = connection.execute(
-        "SELECT o.partition_id, p.topic, o.owner, o.wanted FROM ownership o JOIN partitions p"
+        "SELECT o.partition_id, p.topic, o.owner, o.assigned FROM ownership o JOIN partitions p"
         " ON p.id = o.partition_id WHERE o.group_name = ? ORDER BY o.partition_id",
         (group,),
     ).fetchall()
     candidates = {partition: subscribers.get(topic, set()) for partition, topic, _, _ in rows}
-    before = {partition: wanted for partition, _, _, wanted in rows}
+    before = {partition: assigned for partition, _, _, assigned in rows}
     after = _spread(candidates, before)
     connection.executemany(
-        "UPDATE ownership SET wanted = ? WHERE group_name = ? AND partition_id = ?",
+        "UPDATE ownership SET assigned = ? WHERE group_name = ? AND partition_id = ?",
         [(after[p], group, p) for p in after if after[p] != before[p]],
     )
     owners = {owner for partition, _, owner, _ in rows if owner and owner != after[partition]}
-    heirs = {member for partition, _, owner, _ in rows if owner is None and (member := after[partition])}
-    return owners | heirs
+    new_owners = {member for partition, _, owner, _ in rows if owner is None and (member := after[partition])}
+    return owners | new_owners
 
 
 def _spread(candidates: dict[int, set[str]], before: dict[int, str | None]) -> dict[int, str | None]:
-    """Give each partition to a candidate: sticky, then even (loads differ by one where possible)."""
+    """Returns an assignment of partitions to candidates: sticky, then even (loads differ by one where possible)."""
     after = {p: who if (who := before[p]) in members else None for p, members in candidates.items()}
     load = Counter(who for who in after.values() if who)
     for partition, members in candidates.items():
@@ -130,23 +128,23 @@ def _spread(candidates: dict[int, set[str]], before: dict[int, str | None]) -> d
 
 
 def hand_over(connection: sqlite3.Connection, group: str, member: str) -> set[str]:
-    """Release what others are wanted for and acquire what is free for `member`. Returns whom to wake."""
-    heirs = {
-        wanted
-        for (wanted,) in connection.execute(
-            "SELECT wanted FROM ownership WHERE group_name = ? AND owner = ? AND wanted IS NOT owner"
-            " AND wanted IS NOT NULL",
+    """Releases partitions that are assigned to others, acquires free ones, and returns the members to wake."""
+    new_owners = {
+        assigned
+        for (assigned,) in connection.execute(
+            "SELECT assigned FROM ownership WHERE group_name = ? AND owner = ? AND assigned IS NOT owner"
+            " AND assigned IS NOT NULL",
             (group, member),
         )
     }
     connection.execute(
         "UPDATE ownership SET owner = NULL, epoch = epoch + 1"
-        " WHERE group_name = ? AND owner = ? AND wanted IS NOT owner",
+        " WHERE group_name = ? AND owner = ? AND assigned IS NOT owner",
         (group, member),
     )
     connection.execute(
-        "UPDATE ownership SET owner = wanted, epoch = epoch + 1"
-        " WHERE group_name = ? AND wanted = ? AND owner IS NULL",
+        "UPDATE ownership SET owner = assigned, epoch = epoch + 1"
+        " WHERE group_name = ? AND assigned = ? AND owner IS NULL",
         (group, member),
     )
-    return heirs
+    return new_owners

@@ -1,14 +1,13 @@
-"""A consumer group's member on Kafka.
+"""A member of a consumer group on Kafka.
 
-kafka-python 3.0.12 throws away a join that completes between two polls and joins again, which makes every
-member join again. So a member whose group is rebalancing stays in one poll until its join is through, or for
-`_JOIN_S`: the window is then met once in many rebalances, and the next try mends it. Several members polled in
-turns by one thread may never settle.
+kafka-python 3.0.12 discards a join that completes between two polls and joins again, which makes every member join again. So
+a member whose group is rebalancing stays in one poll until its join is complete, for at most `_JOIN_S`. The problem is then
+rare, and the next join repairs it. Several members that one thread polls in turns may never settle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaConsumer, OffsetAndMetadata
@@ -33,6 +32,10 @@ from servicekit.eventlog.base import (
 
 crash.primitive(__name__)
 _COMMIT_TIMEOUT_MS = 7_000
+_REQUEST_TIMEOUT_MS = 7_000
+_BOOTSTRAP_MS = 5_000
+RECONNECT_MAX_MS = 2_000
+"""Longest pause between attempts to reach a broker: the client's default would be 30 s after the fault."""
 _JOIN_S = 2.0
 _HEARTBEAT_MS = 1_000
 _LOST_MEMBERSHIP = (CommitFailedError, FencedInstanceIdError, IllegalGenerationError, UnknownMemberIdError)
@@ -46,11 +49,12 @@ class KafkaGroupConsumer:
         servers: list[str],
         group: str,
         topics: list[str],
+        *,
         session_timeout_s: float,
         require: Callable[[str], object],
         closed: Callable[[KafkaGroupConsumer], None],
     ) -> None:
-        """`require` raises UnknownTopic for a topic that does not exist; `closed` is told when this one is."""
+        """`require` raises UnknownTopic for a topic that does not exist; `closed` is called when this consumer is closed."""
         self._servers = servers
         self._group = group
         self._topics = topics
@@ -60,7 +64,7 @@ class KafkaGroupConsumer:
         self._client: Any = None
 
     def poll(self, timeout_s: float, max_records: int = 500) -> list[InRecord]:
-        """Records of the owned, unpaused partitions."""
+        """Returns records of the owned, unpaused partitions."""
         try:
             if self._client is None:
                 for topic in self._topics:
@@ -71,7 +75,7 @@ class KafkaGroupConsumer:
                 timeout_ms=max(0, int(patience_s * 1000)), max_records=max_records
             )
         except KafkaError as error:
-            raise EventLogUnavailable(f"kafka: {type(error).__name__}: {error}") from error
+            raise unavailable(self._servers, error) from error
         return [
             InRecord(
                 topic=record.topic,
@@ -87,7 +91,7 @@ class KafkaGroupConsumer:
         ]
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """One request for all offsets, if this member owns every partition."""
+        """Commits all offsets in one request, if this member owns every partition."""
         if lost := set(offsets) - self.assignment():
             raise Fenced(f"group {self._group!r} has given {sorted(lost)} to another member")
         if not offsets:
@@ -99,41 +103,41 @@ class KafkaGroupConsumer:
             with crash.step("kafka commit"):
                 self._client.commit(found, timeout_ms=_COMMIT_TIMEOUT_MS)
         except _LOST_MEMBERSHIP as error:
-            raise Fenced(f"group {self._group!r} goes on without this member: {error}") from error
+            raise Fenced(f"group {self._group!r} continues without this member: {error}") from error
         except KafkaError as error:
-            raise EventLogUnavailable(f"kafka: {type(error).__name__}: {error}") from error
+            raise unavailable(self._servers, error) from error
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
-        """Stop delivering from owned partitions."""
+        """Stops delivering from owned partitions."""
         if owned := self.assignment() & set(partitions):
             self._client.pause(*(KafkaTopicPartition(*at) for at in owned))
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:
-        """Deliver again."""
+        """Delivers from these partitions again."""
         if owned := self.assignment() & set(partitions):
             self._client.resume(*(KafkaTopicPartition(*at) for at in owned))
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Deliver from `offset` next."""
+        """Makes `offset` the next one to deliver."""
         if partition not in self.assignment():
             raise ValueError(f"{partition} is not owned by this member")
         self._client.seek(KafkaTopicPartition(*partition), offset)
 
     def assignment(self) -> frozenset[TopicPartition]:
-        """What this member owned when it last polled."""
+        """Returns the partitions that this member owned when it last polled."""
         if self._client is None:
             return frozenset()
         return frozenset(TopicPartition(at.topic, at.partition) for at in self._client.assignment())
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leaves the group."""
         client, self._client = self._client, None
         if client is not None:
             client.close(autocommit=False, timeout_ms=5_000)
         self._closed(self)
 
     def _is_joining(self) -> bool:
-        """Whether the group is rebalancing and this member has to join again. The client has no public word for it."""
+        """Returns whether the group is rebalancing and this member must join again. The client has no public method for it."""
         return bool(self._client._coordinator.need_rejoin())
 
     def _connect(self) -> Any:
@@ -146,9 +150,18 @@ class KafkaGroupConsumer:
             isolation_level="read_committed",
             partition_assignment_strategy=(CooperativeStickyAssignor,),
             session_timeout_ms=self._session_timeout_ms,
-            # Members learn of a rebalance by their heartbeat, and all wait for the last to learn of it.
+            # A broker that accepts and never answers; the client allows a join more than this.
+            request_timeout_ms=max(_REQUEST_TIMEOUT_MS, self._session_timeout_ms + 1_000),
+            bootstrap_timeout_ms=_BOOTSTRAP_MS,
+            reconnect_backoff_max_ms=RECONNECT_MAX_MS,
+            # Members notice a rebalance at their heartbeat, and all of them wait for the last one.
             heartbeat_interval_ms=min(_HEARTBEAT_MS, self._session_timeout_ms // 3),
             max_poll_interval_ms=int(MAX_POLL_INTERVAL_S * 1000),
             allow_auto_create_topics=False,
             metrics_enabled=False,
         )
+
+
+def unavailable(servers: Sequence[str], error: KafkaError) -> EventLogUnavailable:
+    """Returns the client's error with the brokers: its own text seldom names them."""
+    return EventLogUnavailable(f"Kafka at {', '.join(servers)}: {type(error).__name__}: {error}")

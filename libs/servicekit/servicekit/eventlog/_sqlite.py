@@ -1,31 +1,32 @@
-"""The embedded log's file: its tables, and how connections read and write it."""
+"""The file of the embedded log: its tables and its connections."""
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from servicekit import crash
+from servicekit import crash, private
+from servicekit.deadlines import lock_file
 from servicekit.eventlog.base import EventLogError, EventLogUnavailable
+from servicekit.sqlite import PRAGMAS
 
 crash.primitive(__name__)
 
 OFFSET_BITS = 40
-"""A record's row id is partition id << OFFSET_BITS | offset: one B-tree in delivery order, no second index.
-40 bits of offset and 23 of partition id last 35 years at 1,000 records a second in each of 8 million
-partitions."""
+"""A record's row id is partition id << OFFSET_BITS | offset: one B-tree in delivery order, no second index. 40 bits of offset
+and 23 bits of partition id suffice for 35 years at 1,000 records a second in each of 8 million partitions."""
 
 _BUSY_TIMEOUT_S = 15.0
-_VERSION = 1
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE topics (
     name TEXT PRIMARY KEY,
     partitions INTEGER NOT NULL,
-    retention_ms INTEGER                -- NULL: for ever
+    retention_ms INTEGER                -- NULL: forever
 ) WITHOUT ROWID;
 CREATE TABLE partitions (
     id INTEGER PRIMARY KEY,
@@ -40,7 +41,9 @@ CREATE TABLE records (
     timestamp_ms INTEGER NOT NULL,
     key BLOB NOT NULL,
     value BLOB NOT NULL,
-    headers TEXT NOT NULL               -- JSON [[name, value as latin-1], ...]
+    -- Headers: JSON [[name, value as latin-1], ...]. Checksum: see _checksum; NULL in records of layouts 1 and 2.
+    headers TEXT NOT NULL,
+    crc32c INTEGER
 );
 CREATE TABLE committed (
     group_name TEXT NOT NULL,
@@ -58,21 +61,27 @@ CREATE TABLE members (
 CREATE TABLE ownership (
     group_name TEXT NOT NULL,
     partition_id INTEGER NOT NULL,
-    owner TEXT,                         -- who reads it; NULL between a release and the next acquisition
-    wanted TEXT,                        -- who is to read it; another owner lets go at its next poll
-    epoch INTEGER NOT NULL DEFAULT 0,   -- grows with every change of owner: fences former ones
+    owner TEXT,                         -- the member that reads it; NULL between release and acquisition
+    assigned TEXT,                      -- the member that shall read it; another owner releases it at its next poll
+    epoch INTEGER NOT NULL DEFAULT 0,   -- grows with every change of owner: fences former owners
     PRIMARY KEY (group_name, partition_id)
 ) WITHOUT ROWID;
 CREATE INDEX ownership_by_partition ON ownership (partition_id, owner);
 """
+_UPGRADES = {
+    1: "ALTER TABLE ownership RENAME COLUMN wanted TO assigned;",  # old name
+    2: "ALTER TABLE records ADD COLUMN crc32c INTEGER;",
+}
+"""By the layout that each leaves behind."""
 
 
 def prepare(path: Path) -> None:
-    """Make the file and its tables where they are missing. Safe when several processes do it at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Turning WAL on needs the file for itself and does not honour the busy timeout: one process at a time.
-    with path.with_name(path.name + ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Creates the file and its tables, or upgrades older tables. Safe when several processes call it at once."""
+    private.folder(path.parent)
+    # Turning WAL on needs exclusive access to the file and ignores the busy timeout: one process at a time.
+    with private.file(path.with_name(path.name + ".lock")).open("w") as lock:
+        lock_file(lock)
+        private.file(path)
         connection = connect(path, "FULL")
         try:
             with translated():
@@ -83,20 +92,23 @@ def prepare(path: Path) -> None:
                         connection.executescript(
                             f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;"
                         )
+                elif version in _UPGRADES:
+                    steps = " ".join(step for layout, step in _UPGRADES.items() if layout >= version)
+                    with crash.step("log upgrade"):
+                        connection.executescript(f"BEGIN; {steps} PRAGMA user_version = {_VERSION}; COMMIT;")
                 elif version != _VERSION:
                     raise EventLogError(
-                        f"{path} has layout {version}; this release reads layout {_VERSION} only"
+                        f"{path} has layout {version}; this release reads layouts 1 to {_VERSION}"
                     )
         finally:
             connection.close()
 
 
 def connect(path: Path, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.Connection:
-    """A connection in autocommit mode.
+    """Returns a connection in autocommit mode.
 
-    FULL fsyncs at each commit. NORMAL, in WAL mode, leaves that to the next checkpoint or FULL commit: its
-    last commits survive a kill of the process but not of the machine, which suits offsets and leases
-    (records repeat).
+    FULL fsyncs at each commit. NORMAL, in WAL mode, leaves that to the next checkpoint or FULL commit: the last commits
+    survive a kill of the process but not a crash of the machine. That suffices for offsets and leases (records repeat).
     """
     with translated():
         connection = sqlite3.connect(
@@ -107,15 +119,16 @@ def connect(path: Path, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.Conne
             cached_statements=256,
         )
         connection.execute(f"PRAGMA synchronous = {synchronous}")
-        connection.execute("PRAGMA journal_size_limit = 67108864")  # give a grown WAL's space back
+        for pragma in PRAGMAS:
+            connection.execute(pragma)
     return connection
 
 
 @contextmanager
 def writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """A write transaction: commits at the end, rolls back on any exception."""
+    """Runs the block in a write transaction: commits at its end, rolls back on any exception."""
     with translated():
-        # IMMEDIATE: a reader that becomes a writer would fail at once instead of waiting for its turn.
+        # IMMEDIATE: a reader that becomes a writer would fail at once instead of waiting.
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -129,8 +142,15 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """SQLite's locked, full and I/O errors as EventLogUnavailable."""
+    """Raises SQLite's locked, full and I/O errors as EventLogUnavailable, and damage of its file as EventLogError."""
     try:
         yield
     except sqlite3.OperationalError as error:
         raise EventLogUnavailable(f"embedded event log: {error}") from error
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
+            raise
+        raise EventLogError(
+            f"the embedded event log's file is damaged ({error}): stop the platform, then restore the file from a backup, or"
+            " read what is left of it with the command `sqlite3 events.db .recover`"
+        ) from error

@@ -1,9 +1,8 @@
-"""The embedded event log: one SQLite file, shared by the processes of one machine, no broker.
+"""The embedded event log: one SQLite file that the processes of one machine share, without a broker.
 
-Keeps the contract of `base` by SQLite's own means: a `send` is one transaction (all or nothing, which is
-more than promised), offsets are dense, and synchronous=FULL in WAL mode fsyncs each `send` before it
-returns. A process may be killed at any instruction: SQLite rolls its transaction back, its lease ends, its
-pipe tells that it is dead.
+SQLite provides what the contract in `base` needs: a `send` is one transaction (all or nothing, which is more than promised),
+offsets have no gaps, and synchronous=FULL in WAL mode fsyncs each `send` before it returns. A process may be killed at any
+instruction: SQLite rolls its transaction back, its lease ends, and its pipe shows that it is dead.
 
 The file must be on a local file system (SQLite's WAL shares memory between processes).
 """
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from servicekit import crash
 from servicekit.eventlog import _sqlite, _wake
+from servicekit.eventlog._checksum import checksum
 from servicekit.eventlog._embedded_consumer import EmbeddedConsumer
 from servicekit.eventlog._group import now_ms
 from servicekit.eventlog._sqlite import OFFSET_BITS, translated, writing
@@ -36,11 +36,11 @@ from servicekit.eventlog.base import (
 
 crash.primitive(__name__)
 _PRUNE_EVERY_S = 60.0
-_PRUNE_AT_MOST = 1_000  # records of a partition in one go, so that a send never waits long for it
+_PRUNE_AT_MOST = 1_000  # records of a partition in one transaction, so that a send never waits long for it
 
 
 class EmbeddedEventLog:
-    """An `EventLog` on the SQLite file at `path`, which is made when missing."""
+    """An `EventLog` in the SQLite file at `path`, which is created when missing."""
 
     system = "openledger_embedded"
 
@@ -52,7 +52,7 @@ class EmbeddedEventLog:
         self._open: weakref.WeakSet[EmbeddedProducer | EmbeddedConsumer] = weakref.WeakSet()
 
     def ensure_topics(self, topics: Iterable[Topic]) -> None:
-        """Make what is missing; the retention of what exists is brought up to date, its partitions stay."""
+        """Creates missing topics and updates the retention of existing ones; their partitions stay."""
         with self._lock, writing(self._connection):
             for topic in topics:
                 retention_ms = None if topic.retention_hours is None else topic.retention_hours * 3_600_000
@@ -71,7 +71,7 @@ class EmbeddedEventLog:
                     )
 
     def producer(self) -> EmbeddedProducer:
-        """A producer with its own connection."""
+        """Returns a producer with its own connection."""
         producer = EmbeddedProducer(self._path)
         self._open.add(producer)
         return producer
@@ -79,17 +79,17 @@ class EmbeddedEventLog:
     def consumer(
         self, group: str, topics: Collection[str], *, session_timeout_s: float = DEFAULT_SESSION_TIMEOUT_S
     ) -> EmbeddedConsumer:
-        """A member of `group`; joins at its first poll."""
+        """Returns a member of `group`, which joins at its first poll."""
         consumer = EmbeddedConsumer(self._path, group, sorted(topics), session_timeout_s)
         self._open.add(consumer)
         return consumer
 
     def end_offsets(self, topic: str) -> dict[int, int]:
-        """By partition, the offset the next record will get."""
+        """Returns the offset of the next record, by partition."""
         return {partition: following for partition, _, following in self._partitions(topic)}
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
-        """By partition, the group's committed offset."""
+        """Returns the group's committed offsets, by partition."""
         with self._lock, translated():
             rows = self._connection.execute(
                 "SELECT p.partition, c.next_offset FROM committed c"
@@ -100,7 +100,7 @@ class EmbeddedEventLog:
         return dict(rows)
 
     def lag(self, group: str, topic: str) -> dict[int, int]:
-        """By partition, what is kept and not yet committed."""
+        """Returns the number of kept records that are not yet committed, by partition."""
         committed = self.committed(group, topic)
         return {
             partition: following - max(first, committed.get(partition, 0))
@@ -108,7 +108,7 @@ class EmbeddedEventLog:
         }
 
     def close(self) -> None:
-        """Close the log with its producers and consumers."""
+        """Closes the log with its producers and consumers."""
         for part in list(self._open):
             part.close()
         with self._lock:
@@ -127,7 +127,7 @@ class EmbeddedEventLog:
 
 
 class EmbeddedProducer:
-    """Appends each `send` in one fsynced transaction, then wakes the consumers it concerns."""
+    """Appends the records of each `send` in one fsynced transaction, then wakes the consumers of their partitions."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -136,7 +136,7 @@ class EmbeddedProducer:
         self._pruned_at = 0.0
 
     def send(self, records: Sequence[OutRecord]) -> None:
-        """Append all or, when it raises, none."""
+        """Appends all records; none when it raises."""
         if not records:
             return
         check_sizes(records)
@@ -154,7 +154,7 @@ class EmbeddedProducer:
             self._prune()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Closes the connection."""
         self._connection.close()
 
     def _partition_id(self, record: OutRecord) -> int:
@@ -177,8 +177,8 @@ class EmbeddedProducer:
         first_id = (partition_id << OFFSET_BITS) + following - len(records)
         now = now_ms()
         self._connection.executemany(
-            "INSERT INTO records VALUES (?, ?, ?, ?, ?)",
-            [(first_id + i, now, r.key, r.value, _text(r.headers)) for i, r in enumerate(records)],
+            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
+            [_row(first_id + i, now, record) for i, record in enumerate(records)],
         )
 
     def _readers(self, partition_ids: list[int]) -> list[str]:
@@ -190,9 +190,8 @@ class EmbeddedProducer:
         return [row[0] for row in rows]
 
     def _prune(self) -> None:
-        """Drop records beyond their topic's retention. Pages are used again; the file does not shrink."""
-        # Only housekeeping: when the file is busy the next send tries again, and the send itself has
-        # succeeded.
+        """Deletes records beyond their topic's retention. SQLite reuses the pages; the file does not shrink."""
+        # Only housekeeping after a send that has succeeded: when the file is busy, the next send tries again.
         with contextlib.suppress(EventLogUnavailable), translated():
             for partition_id, retention_ms in self._connection.execute(
                 "SELECT p.id, t.retention_ms FROM partitions p JOIN topics t ON t.name = p.topic"
@@ -220,6 +219,12 @@ class EmbeddedProducer:
             )
 
 
+def _row(row_id: int, now: int, record: OutRecord) -> tuple[int, int, bytes, bytes, str, int]:
+    headers = _text(record.headers)
+    crc = checksum(row_id, now, record.key, record.value, headers.encode())
+    return row_id, now, record.key, record.value, headers, crc
+
+
 def _text(headers: Headers) -> str:
-    """Headers as JSON; latin-1 maps each byte to one character and back."""
+    """Returns headers as JSON; latin-1 maps each byte to one character and back."""
     return json.dumps([(name, value.decode("latin-1")) for name, value in headers])

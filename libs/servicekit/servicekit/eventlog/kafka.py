@@ -1,18 +1,15 @@
-"""The event log on Apache Kafka, by kafka-python.
+"""The event log on Apache Kafka, with kafka-python.
 
-What the client leaves open is closed here, so that the contract of `base` holds:
+This module adds what the contract in `base` needs beyond the client:
 
-- `send` of the client queues without bound and blocks for metadata. Here a call goes out in waves of at most
-  `_WAVE_BYTES`; each wave is flushed and every record's future looked at before the next. The long linger
-  makes a wave one batch a partition, which Kafka writes whole or not at all: so a failed call leaves a
-  prefix.
-- The idempotent producer and acks=all keep retries of a batch from doubling or reordering it. There are no
-Kafka
-  transactions: exactly-once effect is the inbox's (docs/decisions).
-- Offsets are committed by the caller only; aborted records of other producers stay hidden (read_committed).
-- The member's own assignment is checked before a commit: Kafka would let a live member commit for a
-partition that
-  a cooperative rebalance has taken from it.
+- The client's `send` queues without bound, and blocks until it has metadata. Here the records of a call are sent in waves of at
+  most `_WAVE_BYTES`; each wave is flushed, and the future of each record is checked, before the next one. With the long linger
+  a wave is one batch per partition, which Kafka writes completely or not at all, so a failed call has written a prefix.
+- The idempotent producer with acks=all prevents that retries duplicate or reorder a batch. Kafka transactions are not used: the
+  inbox gives the exactly-once effect (docs/decisions).
+- Only the caller commits offsets. Aborted records of other producers stay hidden (read_committed).
+- The member's own assignment is checked before a commit, because Kafka would let a member commit for a partition that a
+  cooperative rebalance has taken from it.
 """
 
 from __future__ import annotations
@@ -28,10 +25,9 @@ from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from servicekit import crash
-from servicekit.eventlog._kafka_consumer import KafkaGroupConsumer
+from servicekit.eventlog._kafka_consumer import RECONNECT_MAX_MS, KafkaGroupConsumer, unavailable
 from servicekit.eventlog.base import (
     DEFAULT_SESSION_TIMEOUT_S,
-    EventLogUnavailable,
     OutRecord,
     Topic,
     UnknownTopic,
@@ -59,21 +55,21 @@ class KafkaEventLog:
         self._lock = threading.Lock()
         self._admin: Any = None
         self._partitions: dict[str, list[int]] = {}
-        # Held, not only watched: kafka-python's own thread keeps a forgotten member's membership alive, and its whole
-        # group waits for it at the next rebalance, up to MAX_POLL_INTERVAL_S.
+        # Strong references: kafka-python's own thread would keep the membership of a collected consumer alive, and its
+        # whole group would wait for it at the next rebalance, up to MAX_POLL_INTERVAL_S.
         self._open: set[KafkaLogProducer | KafkaGroupConsumer] = set()
 
     def ensure_topics(self, topics: Iterable[Topic]) -> None:
-        """Make the topics that are missing, with the brokers' default replication; others are left as they are."""
-        wanted = {topic.name: topic for topic in topics}
-        if not wanted:
+        """Creates missing topics, with the brokers' default replication; does not change existing ones."""
+        required = {topic.name: topic for topic in topics}
+        if not required:
             return
         with self._administering() as admin:
-            missing = wanted.keys() - set(admin.list_topics())
+            missing = required.keys() - set(admin.list_topics())
             if not missing:
                 return
             made = admin.create_topics(
-                {name: _creation(wanted[name]) for name in missing}, raise_errors=False
+                {name: _creation(required[name]) for name in missing}, raise_errors=False
             )
             for answer in made["topics"]:
                 error = for_code(answer["error_code"])
@@ -82,7 +78,7 @@ class KafkaEventLog:
             admin.wait_for_topics(list(missing))
 
     def producer(self) -> KafkaLogProducer:
-        """A producer; connects at its first send."""
+        """Returns a producer, which connects at its first send."""
         producer = KafkaLogProducer(self._servers, self, self._open.discard)
         self._open.add(producer)
         return producer
@@ -90,34 +86,39 @@ class KafkaEventLog:
     def consumer(
         self, group: str, topics: Collection[str], *, session_timeout_s: float = DEFAULT_SESSION_TIMEOUT_S
     ) -> KafkaGroupConsumer:
-        """A member of `group`; connects and joins at its first poll."""
+        """Returns a member of `group`, which connects and joins at its first poll."""
         consumer = KafkaGroupConsumer(
-            self._servers, group, sorted(topics), session_timeout_s, self.require, self._open.discard
+            self._servers,
+            group,
+            sorted(topics),
+            session_timeout_s=session_timeout_s,
+            require=self.require,
+            closed=self._open.discard,
         )
         self._open.add(consumer)
         return consumer
 
     def end_offsets(self, topic: str) -> dict[int, int]:
-        """By partition, the offset the next record will get."""
+        """Returns the offset of the next record, by partition."""
         return self._offsets(topic, OffsetSpec.LATEST)
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
-        """By partition, the group's committed offset."""
+        """Returns the group's committed offsets, by partition."""
         partitions = [KafkaTopicPartition(topic, number) for number in self.require(topic)]
         with self._administering() as admin:
             found = admin.list_group_offsets({group: partitions})[group]
-        # -1 says: none committed.
+        # -1 means that no offset is committed.
         return {at.partition: known.offset for at, known in sorted(found.items()) if known.offset >= 0}
 
     def lag(self, group: str, topic: str) -> dict[int, int]:
-        """By partition, what is kept and not yet committed."""
+        """Returns the number of kept records that are not yet committed, by partition."""
         committed = self.committed(group, topic)
         first = self._offsets(topic, OffsetSpec.EARLIEST)
         end = self._offsets(topic, OffsetSpec.LATEST)
         return {number: end[number] - max(first[number], committed.get(number, 0)) for number in end}
 
     def close(self) -> None:
-        """Close the log with its producers and consumers."""
+        """Closes the log with its producers and consumers."""
         for part in list(self._open):
             part.close()
         with self._lock:
@@ -126,7 +127,7 @@ class KafkaEventLog:
                 self._admin = None
 
     def require(self, topic: str) -> list[int]:
-        """The partitions of a topic. Raises UnknownTopic. A client that sends blindly would wait for metadata."""
+        """Returns the partitions of a topic. Raises UnknownTopic; a client that sends without this check waits for metadata."""
         if topic not in self._partitions:
             with self._administering() as admin:
                 (found,) = admin.describe_topics([topic])
@@ -136,20 +137,21 @@ class KafkaEventLog:
         return self._partitions[topic]
 
     def _offsets(self, topic: str, spec: Any) -> dict[int, int]:
-        wanted = {KafkaTopicPartition(topic, number): spec for number in self.require(topic)}
+        specs = {KafkaTopicPartition(topic, number): spec for number in self.require(topic)}
         with self._administering() as admin:
-            found = admin.list_partition_offsets(wanted)
+            found = admin.list_partition_offsets(specs)
         return {at.partition: known.offset for at, known in sorted(found.items())}
 
     @contextmanager
     def _administering(self) -> Iterator[Any]:
-        """The one admin client, for one thread at a time; a fresh one after a failure."""
-        with self._lock, translated():
+        """Yields the admin client to one thread at a time. Replaces it after a failure."""
+        with self._lock, translated(self._servers):
             if self._admin is None:
                 self._admin = KafkaAdminClient(
                     bootstrap_servers=self._servers,
                     request_timeout_ms=_REQUEST_TIMEOUT_MS,
                     bootstrap_timeout_ms=_METADATA_TIMEOUT_MS,
+                    reconnect_backoff_max_ms=RECONNECT_MAX_MS,
                 )
             try:
                 yield self._admin
@@ -160,7 +162,7 @@ class KafkaEventLog:
 
 
 class KafkaLogProducer:
-    """Sends each call in flushed waves; see the module's docstring."""
+    """Sends the records of each call in flushed waves; see the module's docstring."""
 
     def __init__(
         self, servers: list[str], log: KafkaEventLog, closed: Callable[[KafkaLogProducer], None]
@@ -171,11 +173,11 @@ class KafkaLogProducer:
         self._client: Any = None
 
     def send(self, records: Sequence[OutRecord]) -> None:
-        """Append all; returns when all in-sync replicas have them."""
+        """Appends all records, and returns when all in-sync replicas have them."""
         check_sizes(records)
         for topic in {record.topic for record in records}:
             self._log.require(topic)
-        with translated():
+        with translated(self._servers):
             if self._client is None:
                 self._client = self._connect()
             try:
@@ -183,18 +185,18 @@ class KafkaLogProducer:
                     with crash.step("kafka send"):
                         self._send_wave(wave)
             except KafkaError:
-                self._disconnect()  # whatever state it is in: the next call starts with a new producer id
+                self._disconnect()  # its state is unknown: the next call starts with a new producer id
                 raise
 
     def close(self) -> None:
-        """Close the connections, for good."""
+        """Closes the connections."""
         self._disconnect()
         self._closed(self)
 
     def _disconnect(self) -> None:
         client, self._client = self._client, None
         if client is not None:
-            with translated():
+            with translated(self._servers):
                 client.close(timeout=5)
 
     def _connect(self) -> Any:
@@ -210,6 +212,7 @@ class KafkaLogProducer:
             request_timeout_ms=_REQUEST_TIMEOUT_MS,
             delivery_timeout_ms=_DELIVERY_TIMEOUT_MS,
             bootstrap_timeout_ms=_METADATA_TIMEOUT_MS,
+            reconnect_backoff_max_ms=RECONNECT_MAX_MS,
             metrics_enabled=False,
         )
 
@@ -218,15 +221,14 @@ class KafkaLogProducer:
             self._client.send(record.topic, key=record.key, value=record.value, headers=list(record.headers))
             for record in wave
         ]
-        # Every future ends by itself within the delivery timeout; this one is for a client that has lost
-        # its thread.
+        # Every future ends within the delivery timeout; this timeout is for a client whose thread has died.
         self._client.flush(timeout=2 * _DELIVERY_TIMEOUT_MS / 1000)
         for future in futures:
             future.get(timeout=0)
 
 
 def _waves(records: Sequence[OutRecord]) -> Iterator[Sequence[OutRecord]]:
-    """Consecutive slices of at most `_WAVE_BYTES` and `_WAVE_RECORDS`, or of one larger record."""
+    """Yields consecutive slices of at most `_WAVE_BYTES` and `_WAVE_RECORDS`, or of one larger record."""
     start = size = 0
     for i, record in enumerate(records):
         if i > start and (size + record.size() > _WAVE_BYTES or i - start >= _WAVE_RECORDS):
@@ -243,9 +245,9 @@ def _creation(topic: Topic) -> dict[str, Any]:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """The client's errors as EventLogUnavailable: what is not transient was checked before."""
+def translated(servers: Sequence[str]) -> Iterator[None]:
+    """Raises the client's errors as EventLogUnavailable: permanent errors were excluded before."""
     try:
         yield
     except KafkaError as error:
-        raise EventLogUnavailable(f"kafka: {type(error).__name__}: {error}") from error
+        raise unavailable(servers, error) from error

@@ -1,4 +1,4 @@
-"""Who may call which RPC, read from the options in the proto. An RPC that does not say does not start."""
+"""Access rules. An RPC declares its rule in its proto, an HTTP route in its definition; without a rule it is not served."""
 
 from __future__ import annotations
 
@@ -12,52 +12,69 @@ from openledger.options.v1 import access_pb2
 from servicekit.auth.roles import PERMISSIONS
 from servicekit.errors import StartupError
 
-# They tell nothing but that the server lives and what its protos say, and are asked before anyone has a token.
-_PUBLIC_PACKAGES = ("grpc.health.v1", "grpc.reflection.v1alpha", "grpc.reflection.v1")
+_HEALTH = "grpc.health.v1"  # reveals only that the server runs; balancers ask without a token
+_REFLECTION = ("grpc.reflection.v1alpha", "grpc.reflection.v1")
+
+ANY_PERMISSION = ""
+"""Every authenticated caller may call the method."""
+
+MAX_PUBLIC_REQUEST_BYTES = 4 << 10
+"""Largest request of health and reflection, which names a service or a file."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """The permission an RPC needs; none for a public one."""
+    """The permission that a call needs; None for a public method."""
 
     permission: str | None
+    max_request_bytes: int | None = None
+    """Largest message of a request; None: the limit of all methods."""
 
 
-def access_rules(services: Iterable[str]) -> Mapping[str, Rule]:
-    """The rule of each method (``/package.Service/Method``) of the named services.
+def declared(name: str, permission: str | None, public: bool) -> Rule:
+    """Returns the rule that an RPC or a route declares.
 
     Raises:
-        StartupError: a service whose proto is not loaded, or a method without option or with an unknown permission.
+        StartupError: it declares neither a permission nor public, or both, or an unknown permission.
+    """
+    if public == bool(permission):
+        raise StartupError(
+            f"{name} must declare either a permission or public in openledger.options.v1.access"
+        )
+    if public or permission is None:
+        return Rule(None)
+    if permission not in PERMISSIONS:
+        raise StartupError(
+            f"{name} needs the permission {permission!r}, which servicekit.auth.roles does not know"
+        )
+    return Rule(permission)
+
+
+def access_rules(services: Iterable[str], *, public_reflection: bool = False) -> Mapping[str, Rule]:
+    """Returns the rule of each method (``/package.Service/Method``) of the named gRPC services.
+
+    With `public_reflection`, gRPC reflection needs no token.
+
+    Raises:
+        StartupError: the proto of a service is not loaded, or a method does not declare who may call it.
     """
     rules: dict[str, Rule] = {}
     for name in services:
         for method in _describe(name).methods:
-            rules[f"/{name}/{method.name}"] = rule_of(method)
+            rules[f"/{name}/{method.name}"] = rule_of(method, public_reflection=public_reflection)
     return rules
 
 
-def rule_of(method: MethodDescriptor) -> Rule:
-    """What a method's option says.
-
-    Raises:
-        StartupError: nothing, both, or a permission that no role could ever be given.
-    """
+def rule_of(method: MethodDescriptor, *, public_reflection: bool = False) -> Rule:
+    """Returns what the option ``openledger.options.v1.access`` of a method declares. Raises as `declared`."""
     service = method.containing_service
-    if service.file.package in _PUBLIC_PACKAGES:
-        return Rule(None)
+    if service.file.package == _HEALTH:
+        return Rule(None, MAX_PUBLIC_REQUEST_BYTES)
+    if service.file.package in _REFLECTION:
+        return Rule(None if public_reflection else ANY_PERMISSION, MAX_PUBLIC_REQUEST_BYTES)
     option = method.GetOptions().Extensions[access_pb2.access]
-    name = f"{service.full_name}/{method.name}"
-    if option.public == bool(option.permission):
-        raise StartupError(
-            f"{name} must declare either a permission or public in openledger.options.v1.access"
-        )
-    if option.public:
-        return Rule(None)
-    if option.permission not in PERMISSIONS:
-        raise StartupError(
-            f"{name} needs the permission {option.permission!r}, which servicekit.auth.roles does not know"
-        )
-    return Rule(option.permission)
+    rule = declared(f"{service.full_name}/{method.name}", option.permission, option.public)
+    return rule if rule.permission is not None else Rule(None, MAX_PUBLIC_REQUEST_BYTES)
 
 
 def _describe(service: str) -> ServiceDescriptor:

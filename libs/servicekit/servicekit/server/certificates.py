@@ -1,7 +1,7 @@
-"""The server's certificate, key and client authorities: read from files, and read again when these change.
+"""The server's certificate, key and client authorities: read from files, and read again when the files change.
 
-Certificates live for days or hours and are renewed by an agent (cert-manager, SPIFFE) that writes new files. A new
-connection gets what the files say now; running connections keep what they began with, until their greatest age.
+Certificates are valid for days or hours. An agent (cert-manager, SPIFFE) renews them and writes new files. A new connection
+uses the current files. An open connection keeps its certificate until it reaches its maximum age.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Stamp = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True)
 class Pem:
-    """What the files held at one moment."""
+    """The contents of the files at one time."""
 
     cert: bytes
     key: bytes
@@ -33,32 +33,32 @@ class Pem:
 
     @property
     def grpc(self) -> grpc.ServerCertificateConfiguration:
-        """gRPC's form of it."""
+        """The same as a gRPC configuration."""
         return grpc.ssl_server_certificate_configuration([(self.key, self.cert)], self.client_ca)
 
     @property
     def expires(self) -> str:
-        """When the certificate ends, for people."""
+        """When the certificate expires, as text."""
         return x509.load_pem_x509_certificate(self.cert).not_valid_after_utc.isoformat()
 
 
 class Certificates:
-    """Watches the files of one server. A look costs three stat calls, and happens once a handshake.
+    """Watches the files of one server. A check takes three stat calls, once per handshake.
 
     Raises:
-        StartupError: a file cannot be read, is no PEM, or the key is not the certificate's.
+        StartupError: a file cannot be read, is not PEM, or the key does not belong to the certificate.
     """
 
     def __init__(self, cert: Path, key: Path, client_ca: Path | None) -> None:
         self._files = (key, cert) if client_ca is None else (key, cert, client_ca)
         self._lock = threading.Lock()
-        self._stamp = self._look()
+        self._stamp = self._stamps()
         self.pem = self._read()
         self._given = self.pem
         self._https = (self.pem, self._context())
 
     def credentials(self) -> grpc.ServerCredentials:
-        """For gRPC. With client authorities every client must show a certificate (mTLS)."""
+        """Returns gRPC credentials. With client authorities, every client must present a certificate (mTLS)."""
         return grpc.dynamic_ssl_server_credentials(
             self._given.grpc,
             self._changed,  # type: ignore[arg-type] # None is allowed, the stubs do not say so
@@ -66,19 +66,19 @@ class Certificates:
         )
 
     def https(self) -> ssl.SSLContext:
-        """For an HTTP door, whose clients bring tokens and no certificates."""
+        """Returns the context of the HTTP server, whose clients send tokens instead of certificates."""
         return self._https[1]
 
     def refresh(self) -> bool:
-        """Reads the files again if they changed; whether they did. Files that do not fit together leave what stands."""
+        """Reads the files again if they changed, and returns whether they did. Ignores files that do not match each other."""
         with self._lock:
             try:
-                stamp = self._look()
+                stamp = self._stamps()
                 if stamp == self._stamp:
                     return False
                 pem = self._read()
             except StartupError as error:
-                # An agent writes one file after the other: the next handshake looks again.
+                # An agent writes one file after the other: the next handshake reads them again.
                 logger.warning("certificate not renewed: %s", error)
                 return False
             self._stamp, self.pem = stamp, pem
@@ -86,7 +86,7 @@ class Certificates:
         return True
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Called by gRPC in each handshake; None keeps what it has."""
+        """Returns a new configuration, or None when nothing changed. gRPC calls it in each handshake."""
         self.refresh()
         if self.pem is self._given:
             return None
@@ -101,16 +101,16 @@ class Certificates:
         return context
 
     def _hello(self, connection: ssl.SSLObject, name: str | None, first: ssl.SSLContext) -> None:
-        """Called by ssl in each handshake, with a server name or without, before a certificate is chosen."""
+        """Sets the current context. ssl calls it in each handshake, before it chooses a certificate."""
         self.refresh()
         if self.pem is not self._https[0]:
             try:
                 self._https = (self.pem, self._context())
-            except (OSError, StartupError) as error:  # the files were changed once more meanwhile
-                logger.warning("certificate of the HTTP door not renewed: %s", error)
+            except (OSError, StartupError) as error:  # the files changed once more meanwhile
+                logger.warning("certificate of the HTTP server not renewed: %s", error)
         connection.context = self._https[1]
 
-    def _look(self) -> _Stamp:
+    def _stamps(self) -> _Stamp:
         try:
             stats = [file.stat() for file in self._files]
         except OSError as error:
@@ -125,9 +125,7 @@ class Certificates:
             for authorities in ca:
                 x509.load_pem_x509_certificates(authorities)
         except (ValueError, TypeError):
-            raise StartupError(
-                f"one of {', '.join(map(str, self._files))} is not PEM as it should be"
-            ) from None
+            raise StartupError(f"one of {', '.join(map(str, self._files))} is not valid PEM") from None
         if not fits:
             raise StartupError(f"{self._files[0]} is not the key of {self._files[1]}")
         return Pem(cert, key, ca[0] if ca else None)
@@ -141,5 +139,5 @@ def _bytes(file: Path) -> bytes:
 
 
 def _encoded(public: object) -> bytes:
-    """A key's standard form, in which equal keys are equal."""
+    """Returns a key's standard encoding, which is equal for equal keys."""
     return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined, no-any-return]

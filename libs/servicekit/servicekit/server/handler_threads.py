@@ -1,29 +1,33 @@
-"""The threads in which RPC handlers wait for databases and disks, and how many of them are taken."""
+"""The threads in which RPC handlers wait for databases and disks, and those in which they compute, with metrics of their load."""
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
-from servicekit.metrics import saturation
+from servicekit.server.call import check_cancelled
+from servicekit.telemetry.metrics import Resource, saturation
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class HandlerThreads(ThreadPoolExecutor):
-    """As its base class, and tells how much it has to do: `openledger_saturation_ratio{resource="handler_threads"}`."""
+    """A thread pool that publishes its load: `openledger_saturation_ratio{resource="handler_threads"}`."""
 
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads, thread_name_prefix="handler")
+    def __init__(self, threads: int, resource: Resource = "handler_threads", prefix: str = "handler") -> None:
+        super().__init__(threads, thread_name_prefix=prefix)
         self._lock = threading.Lock()
         self._unfinished = 0
-        saturation("handler_threads", lambda: self._unfinished, threads)
+        saturation(resource, lambda: self._unfinished, threads)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """As the base class's; what waits for a thread counts as well."""
+        """Submits as the base class does. Tasks that wait for a thread count as load too."""
         future = super().submit(fn, *args, **kwargs)
         self._count(1)
         future.add_done_callback(lambda _: self._count(-1))
@@ -32,3 +36,33 @@ class HandlerThreads(ThreadPoolExecutor):
     def _count(self, change: int) -> None:
         with self._lock:
             self._unfinished += change
+
+
+class HeavyWork:
+    """A few threads of their own for one kind of work that computes for long: judging records, sealing.
+
+    Where such work shares the threads of all handlers, one caller's streams take every thread, and a read of anyone else
+    waits for seconds. Two threads are enough: Python computes in one at a time, and every further one delays the event loop.
+
+    The load is `openledger_saturation_ratio{resource=...}`.
+    """
+
+    def __init__(self, resource: Resource, threads: int = 2) -> None:
+        self._threads = HandlerThreads(threads, resource, f"handler-{resource}")
+
+    async def run(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Returns what the function returns in one of the threads, with the caller's context as in `asyncio.to_thread`.
+
+        Work whose call is over before a thread is free is not begun; work that runs ends at its next `check_cancelled`.
+
+        Raises:
+            Cancelled: the call is over.
+        """
+        context = contextvars.copy_context()
+        begin = partial(context.run, _begin, fn, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, begin)
+
+
+def _begin(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    check_cancelled()
+    return fn(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The standard health service, whose watchers do not hold up a drain."""
+"""The standard health service. Its watchers do not delay a drain."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 from grpc_health.v1 import health
 
-# Time to write the last status to watchers; their streams would otherwise never end, and each drain take all its grace.
+# Time to write the last status to watchers. Their streams would otherwise never end, and each drain would use all its grace.
 _LAST_WORD_S = 0.1
 
 
 class Health(health.aio.HealthServicer):  # type: ignore[misc] # the library has no types
-    """As gRPC's, except that `stop` ends the streams of those who watch."""
+    """Like gRPC's class, except that `stop` ends the streams of its watchers."""
 
     def __init__(self) -> None:
         super().__init__()
         self._stopping = asyncio.Event()
 
     async def Watch(self, request: Any, context: Any) -> None:
-        """Each change of a service's status, until the client or the server goes."""
+        """Streams each change of a service's status, until the client disconnects or the server stops."""
         watching = asyncio.ensure_future(super().Watch(request, context))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
@@ -30,6 +30,6 @@ class Health(health.aio.HealthServicer):  # type: ignore[misc] # the library has
             stopping.cancel()
 
     async def stop(self) -> None:
-        """Says NOT_SERVING, for good."""
+        """Reports NOT_SERVING permanently."""
         await self.enter_graceful_shutdown()
         self._stopping.set()

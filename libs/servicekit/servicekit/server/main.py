@@ -1,11 +1,11 @@
-"""A service as a program.
+"""Runs a service as a program.
 
-Its ``__main__.py`` is all of::
+The ``__main__.py`` of a service is::
 
     def build(settings: DatanetSettings) -> Service:
         service = Service("datanet", settings, "datanet")
         service.add_servicer(add_DatanetServiceServicer_to_server, DatanetApi(service.engine, service.objects))
-        service.add_consumer("datanet", {MODEL_VERSION_V1: {"openledger.trainer.v1.ModelVersionChanged": on_change}})
+        service.subscribe(MODEL_VERSION_V1, ModelVersionChanged, on_change)
         return service
 
     if __name__ == "__main__":
@@ -23,7 +23,9 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from servicekit import private
 from servicekit.errors import StartupError
+from servicekit.server.descriptors import raise_descriptor_limit
 from servicekit.server.service import Service
 from servicekit.settings import ServiceSettings
 
@@ -31,31 +33,33 @@ logger = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=ServiceSettings)
 
-# What the machine's operator mends, whoever met it: full and read-only disks, missing rights.
-_MENDABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
+# Errors that the operator of the machine can repair: full and read-only disks, missing permissions.
+_REPAIRABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
 
 
 def serve(settings_type: type[S], build: Callable[[S], Service]) -> int:
-    """The whole of a service's ``__main__``: settings from the environment, build, run. Returns the exit code.
+    """Loads settings from the environment, builds the service, runs it, and returns the exit code.
 
-    What an operator can mend is one line on standard error and code 1, without a traceback.
+    An error that an operator can repair is printed as one line on standard error, without a traceback; the code is then 1.
     """
+    private.protect_process()
     try:
+        raise_descriptor_limit()
         settings = settings_type.load()
         code = build(settings).run()
     except StartupError as error:
         print(f"{settings_type.service}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in _MENDABLE:
+        if error.errno not in _REPAIRABLE:
             raise
         print(f"{settings_type.service}: {error.filename or 'its disk'}: {error.strerror}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before the service listened to signals itself
+    except KeyboardInterrupt:  # before the service handled signals itself
         return 128 + signal.SIGINT
     stuck = [t.name for t in threading.enumerate() if t.name.startswith("handler") and not _joined(t)]
     if stuck:
-        # The interpreter would wait for them for ever; their callers have been told that they were cancelled.
+        # The interpreter would wait for them forever; their callers received CANCELLED.
         logger.error("leaving handler threads behind", extra={"threads": stuck})
         logging.shutdown()
         os._exit(code)

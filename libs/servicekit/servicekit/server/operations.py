@@ -1,9 +1,12 @@
-"""The door for those who operate the service: /metrics, /healthz, /readyz. Its own thread, so it answers under load."""
+"""The HTTP server for operators: /metrics, /healthz, /readyz. It has its own thread, so it answers under load."""
 
 from __future__ import annotations
 
+import io
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,30 +18,46 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from servicekit.errors import StartupError
 
+_MOST_CONNECTIONS = 64
+
+REQUEST_S = 10.0
+"""From the opening of a connection to the end of its request, and again for the answer."""
+
 Check = Callable[[], str | None]
-"""None when well, else one line that says what is wrong."""
+"""Returns None when all is well, else one line about the problem."""
 
 
 class OperationsServer:
-    """Serves until closed.
+    """Serves until it is closed.
 
     Args:
-        host, port: where; port 0 picks a free one.
-        alive: what /healthz asks; failing it means that the process should be restarted.
-        ready: what /readyz asks; failing it means that no calls should be sent now.
-        warnings: what /readyz tells beside: `kind` and `message` of what works and should not stay as it is.
+        host: the address to listen on.
+        port: the port; 0 picks a free one.
+        alive: the check of /healthz; when it fails, the process should be restarted.
+        ready: the check of /readyz; when it fails, no calls should be sent to the service now.
+        warnings: `kind` and `message` of insecure or suspicious settings, which /readyz reports as well.
+        loops: what is wrong with background loops and dependencies, which /readyz reports as well.
 
     Raises:
         StartupError: the port is in use.
     """
 
     def __init__(
-        self, host: str, port: int, alive: Check, ready: Check, warnings: Sequence[Mapping[str, str]] = ()
+        self,
+        host: str,
+        port: int,
+        *,
+        alive: Check,
+        ready: Check,
+        warnings: Sequence[Mapping[str, str]] = (),
+        loops: Callable[[], Sequence[Mapping[str, object]]] = tuple,
     ) -> None:
         checks = {"/healthz": alive, "/readyz": ready}
 
         class Handler(BaseHTTPRequestHandler):
-            timeout = 10  # seconds a half-open connection may hold its thread
+            def setup(self) -> None:
+                super().setup()
+                self.rfile = io.BufferedReader(_BoundedReader(self.connection, REQUEST_S))
 
             def do_GET(self) -> None:
                 path = self.path.split("?", 1)[0]
@@ -51,6 +70,7 @@ class OperationsServer:
                         body = {"status": "failing", "reason": problem}
                     if path == "/readyz":
                         body["warnings"] = list(warnings)
+                        body["loops"] = list(loops())
                     self._answer(
                         200 if problem is None else 503, "application/json", json.dumps(body).encode()
                     )
@@ -58,6 +78,7 @@ class OperationsServer:
                     self._answer(404, "text/plain", b"/metrics, /healthz, /readyz\n")
 
             def _answer(self, status: int, kind: str, body: bytes) -> None:
+                self.connection.settimeout(REQUEST_S)  # for all of the answer
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
@@ -65,7 +86,7 @@ class OperationsServer:
                 self.wfile.write(body)
 
             def log_message(self, *args: object) -> None:
-                """Scrapes are not news."""
+                """Does not log scrapes."""
 
         try:
             self._server = _Server((host, port), Handler)
@@ -81,10 +102,42 @@ class OperationsServer:
         self._server.server_close()
 
 
+class _BoundedReader(io.RawIOBase):
+    """Reads from a connection for a limited time in total. A socket's own timeout starts again with every byte."""
+
+    def __init__(self, connection: socket.socket, limit_s: float) -> None:
+        self._connection = connection
+        self._until = time.monotonic() + limit_s
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Returns the number of bytes read. Raises TimeoutError at the end of the time."""
+        self._connection.settimeout(max(0.001, self._until - time.monotonic()))
+        return self._connection.recv_into(buffer)
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
+    def __init__(self, *arguments: Any) -> None:
+        self._open = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+        super().__init__(*arguments)
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Refuses a connection when too many are open: each has a thread."""
+        return self._open.acquire(blocking=False)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serves one connection, in its thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._open.release()
+
     def server_bind(self) -> None:
-        """As the base class, but without looking up the address's name, which waits for a DNS that may not answer."""
+        """Binds like the base class, but without a reverse DNS lookup, which may block."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])

@@ -1,143 +1,80 @@
-"""The interceptors around each handler, for all four kinds of RPC at once."""
+"""The steps around every handler, for RPCs and HTTP requests.
+
+Both adapters (`servicekit.server.grpc_calls`, `servicekit.server.http_calls`) create a `Call` and run it through one pipeline,
+so refusals, spans and metrics are the same for both protocols. `servicekit.server.steps` lists the steps in order.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
-import grpc
-from google.protobuf.message import DecodeError
-
-from servicekit.errors import DeadlineExceeded, InvalidArgument, ResourceExhausted
-from servicekit.server.access import Rule
+from servicekit.auth import TokenVerifier
 from servicekit.server.call import Call, set_current_call
-from servicekit.server.interceptors.validation import Validation
+from servicekit.server.limiter import Limiter
+from servicekit.server.request_memory import RequestMemory
+from servicekit.server.steps.authentication import Authentication
+from servicekit.server.steps.deadline import Deadline
+from servicekit.server.steps.errors import errors
+from servicekit.server.steps.metrics import metrics
+from servicekit.server.steps.permission import permission
+from servicekit.server.steps.rate import rate_limit
+from servicekit.server.steps.trace import trace
 
-Around = Callable[[Call], AbstractAsyncContextManager[None]]
-"""An interceptor: enters before the handler, leaves after it."""
+Step = Callable[[Call], AbstractAsyncContextManager[None]]
+"""A context manager around the handler."""
 
-Step: TypeAlias = Callable[[Call, Any], Awaitable[Any]]
-
-# In quotes: gRPC's classes take type arguments in their stubs only.
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-
-MAX_REQUEST_BYTES = 4 << 20
-"""Largest request that is one message. A message of a stream may be as large as the wire takes: its handler has the word."""
-
-# Long enough for gRPC to deliver a cancellation that it has already seen, short beside any client's stream.
-_CANCELLATION_S = 0.002
+Handle: TypeAlias = Callable[[Any, Any], Awaitable[Any]]
+"""Takes a call and its request, and returns its response. Each adapter has its own subclass of `Call` and type of request."""
 
 
-class Pipeline(grpc.aio.ServerInterceptor):
-    """Wraps every handler. A method without a rule is not served at all."""
+class Pipeline:
+    """The steps in order, outermost first."""
 
-    def __init__(self, rules: Mapping[str, Rule], around: Sequence[Around], validation: Validation) -> None:
-        self._rules = rules
-        self._around = around
-        self._validation = validation
-        self._wrapped: dict[str, Handler] = {}
+    def __init__(
+        self, steps: Sequence[Step], memory: RequestMemory, close: Callable[[], None] = lambda: None
+    ) -> None:
+        self._steps = steps
+        self.memory = memory
+        """The bytes of requests, which the adapters count as they read them."""
+        self.close = close
+        """Ends the threads of the steps."""
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The wrapped handler of a method; none (UNIMPLEMENTED) where there is none."""
-        method: str = handler_call_details.method
-        if method not in self._wrapped:
-            handler = await continuation(handler_call_details)
-            if handler is None or method not in self._rules:
-                return None
-            self._wrapped[method] = self._wrap(method, handler)
-        return self._wrapped[method]
+    def wrap(self, handle: Handle) -> Handle:
+        """Returns `handle` wrapped in all steps. Called once per method, because an exit stack per call would be expensive."""
+        whole = handle
+        for step in reversed(self._steps):
+            whole = _inside(step, whole)
 
-    def _wrap(self, method: str, handler: Handler) -> Handler:
-        inner, make = _form(handler)
-
-        async def answer(call: Call, request: Any) -> Any:
-            return await self._answer(handler, inner, request, call.context)
-
-        whole: Step = answer
-        for around in reversed(self._around):
-            whole = _inside(around, whole)
-
-        async def run(request: Any, context: Context) -> Any:
-            unary = not handler.request_streaming and not handler.response_streaming
-            call = Call(method, unary, self._rules[method], context)
+        async def run(call: Call, request: Any) -> Any:
             set_current_call(call)
             try:
                 return await whole(call, request)
             finally:
-                call.ended.set()
+                call.end()
 
-        # No deserializer: gRPC would run it before anyone knows who calls, and answer UNKNOWN to bytes that are no message.
-        return make(run, None, handler.response_serializer)
-
-    async def _answer(self, handler: Handler, inner: Any, request: Any, context: Context) -> Any:
-        if handler.request_streaming:
-            request = self._checked(handler, request, context)
-        else:
-            request = self._read(handler, request, MAX_REQUEST_BYTES)
-        answer = inner(request, context)
-        if not hasattr(answer, "__aiter__"):
-            return await answer
-        # Responses are written from here, not yielded on: a cancelled call then unwinds this very frame, in its task, and
-        # not a forgotten generator at some later time.
-        try:
-            async for response in answer:
-                await context.write(response)
-        finally:
-            await answer.aclose()
-        return None
-
-    def _read(self, handler: Handler, data: bytes, limit: int | None = None) -> Any:
-        """The message in the bytes of a request. Raises ResourceExhausted, InvalidArgument."""
-        if limit is not None and len(data) > limit:
-            message = f"the request has {len(data)} bytes; at most {limit} are taken"
-            raise ResourceExhausted("REQUEST_TOO_LARGE", message, metadata={"limit_bytes": str(limit)})
-        if handler.request_deserializer is None:
-            return data
-        try:
-            request = handler.request_deserializer(data)
-        except DecodeError:
-            raise InvalidArgument(
-                "", "malformed", "the bytes are not a message of the type this method takes"
-            ) from None
-        self._validation.check(request)
-        return request
-
-    async def _checked(
-        self, handler: Handler, requests: AsyncIterator[bytes], context: Context
-    ) -> AsyncIterator[Any]:
-        async for data in requests:
-            yield self._read(handler, data)
-        # gRPC ends the requests of a cancelled or expired call as if its client had finished. A handler that believed it
-        # would go on with half a stream, so the truth is waited for.
-        await asyncio.sleep(_CANCELLATION_S)
-        remaining_s: float | None = context.time_remaining()
-        if remaining_s is not None and remaining_s <= 0:
-            raise DeadlineExceeded()
+        return run
 
 
-def _inside(around: Around, step: Step) -> Step:
-    """A step within an interceptor. Made once a method: an exit stack, made for each call, costs more than what is in it."""
+def service_pipeline(
+    verifier: TokenVerifier,
+    limiter: Limiter,
+    memory: RequestMemory,
+    *,
+    default_deadline_s: float,
+    max_deadline_s: float,
+) -> Pipeline:
+    """Returns the pipeline of a service; all of its servers share it."""
+    authentication = Authentication(verifier)
+    deadline = Deadline(default_deadline_s, max_deadline_s)
+    steps = (trace, metrics, errors, authentication, rate_limit(limiter), permission, deadline)
+    return Pipeline(steps, memory, authentication.close)
 
+
+def _inside(step: Step, handle: Handle) -> Handle:
     async def run(call: Call, request: Any) -> Any:
-        async with around(call):
-            return await step(call, request)
+        async with step(call):
+            return await handle(call, request)
 
     return run
-
-
-def _form(handler: Handler) -> tuple[Any, Callable[..., Handler]]:
-    """The handler's function and how one of its kind is made."""
-    if handler.request_streaming and handler.response_streaming:
-        return handler.stream_stream, grpc.stream_stream_rpc_method_handler
-    if handler.request_streaming:
-        return handler.stream_unary, grpc.stream_unary_rpc_method_handler
-    if handler.response_streaming:
-        return handler.unary_stream, grpc.unary_stream_rpc_method_handler
-    return handler.unary_unary, grpc.unary_unary_rpc_method_handler

@@ -8,74 +8,106 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from openledger.audit.v1.audit_pb2 import Consumer, Fact
+from openledger.audit.v1.audit_pb2_grpc import add_AuditServiceServicer_to_server
+from sqlalchemy import Engine
 
-from servicekit import telemetry
+from servicekit import private
 from servicekit.address import Address, remove_address, write_address
+from servicekit.audit import AuditServicer, Declared, Facts
 from servicekit.auth import DevelopmentIssuer, KeySet, TokenVerifier
 from servicekit.auth.discovery import key_source
-from servicekit.consumer import ConsumerRunner, Handler
 from servicekit.database import engine as open_engine
-from servicekit.database import migrate
+from servicekit.database import migrate, request_ids, run_in_transaction
+from servicekit.database.erasure import ERASE_EVERY_S, Erasure
+from servicekit.database.issuer import bind_issuer
+from servicekit.deadlines import DatabaseDeadlines
+from servicekit.delivery.consumer import BatchHandler, ConsumerRunner, Handler
+from servicekit.delivery.outbox import OutboxPublisher
+from servicekit.delivery.subscriptions import EventHandler, EventsHandler, M, Subscriptions
 from servicekit.errors import StartupError
 from servicekit.eventlog.base import EventLog, Topic
 from servicekit.eventlog.factory import open_event_log
+from servicekit.heartbeats import troubles
 from servicekit.objects import ObjectStore
-from servicekit.outbox import OutboxPublisher
-from servicekit.references import ReferencePublisher, References
+from servicekit.objects.references import PUBLISH_EVERY_S, ReferencePublisher, References
 from servicekit.server.certificates import Certificates
+from servicekit.server.descriptors import for_http
 from servicekit.server.grpc_server import GrpcServer, Registration
 from servicekit.server.handler_threads import HandlerThreads
-from servicekit.server.http import HttpServer
+from servicekit.server.http_server import HttpServer
 from servicekit.server.limiter import Limiter
+from servicekit.server.loops import repeat
 from servicekit.server.operations import OperationsServer
+from servicekit.server.pipeline import service_pipeline
+from servicekit.server.probes import PatientProbe, database_problem, event_loop_problem
+from servicekit.server.request_memory import RequestMemory
+from servicekit.server.supervision import Supervision, described, stuck_problem
 from servicekit.server.threads import Run, Threads
-from servicekit.server.tokens import TokenSource
+from servicekit.server.tokens import service_token
+from servicekit.server.warnings import warnings_of
 from servicekit.settings import ServiceSettings
+from servicekit.telemetry import traces as telemetry
+from servicekit.telemetry.metrics import saturation
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from servicekit.server.http_routes import ErrorFormat, HttpRoute
 
 logger = logging.getLogger(__name__)
 
 # Handlers wait in threads for databases and disks more than they compute.
 _HANDLER_THREADS = 32
 _CONSUMER_WORKERS = 4
+_PRUNE_EVERY_S = 3600.0
 
 
 class Service:
-    """Everything a service is made of, opened from its settings; `run` starts and stops it.
+    """All parts of a service, opened from its settings; `run` starts and stops it.
 
     Args:
-        name: as in its package: ``datanet``.
-        settings: what it was told.
-        migrations_package: the package whose ``migrations`` its database follows; None for a service without database.
+        name: the service's name, as its package: ``datanet``.
+        settings: its configuration.
+        migrations_package: the package with the ``migrations`` of its database; None for a service without a database.
 
     Raises:
-        StartupError: something it needs cannot be opened; the text is the one line to show.
+        StartupError: a part cannot be opened; the text is one line for the operator.
     """
 
     def __init__(self, name: str, settings: ServiceSettings, migrations_package: str | None) -> None:
         self.name = name
         self.settings = settings
         telemetry.configure(name, settings)
-        self._warnings = _warnings(settings)
+        if tightened := private.tighten(settings.state_dir):
+            logger.warning("%s", tightened)
+        self._warnings = warnings_of(settings)
         for warning in self._warnings:
             logger.warning("%s", warning["message"])
-        issuer = None
         if settings.auth_mode == "development":
-            issuer = DevelopmentIssuer(settings.state_dir, settings.auth_audience)
-            issuer.ensure_keys()
-        self.token = TokenSource(name, issuer, settings.token_file)
-        """Gives this service's own token, for channels to other services."""
+            DevelopmentIssuer(settings.state_dir, settings.auth_audience).ensure_keys()
+        self.token = service_token(name, settings)
+        """Returns this service's own token, for channels to other services."""
         keys = KeySet(settings.auth_jwks or key_source(settings.auth_issuer), settings.auth_keys_max_age_s)
-        self.verifier = TokenVerifier(
-            keys, settings.auth_issuer, settings.auth_audience, settings.auth_roles_claim
+        memory = RequestMemory(settings.max_request_memory_bytes, settings.max_request_streams)
+        saturation("request_memory", lambda: memory.used_bytes, settings.max_request_memory_bytes)
+        self._pipeline = service_pipeline(
+            TokenVerifier(
+                keys,
+                settings.auth_issuer,
+                settings.auth_audience,
+                settings.auth_roles_claim,
+                settings.auth_roles_shape,
+            ),
+            Limiter(settings.rate_per_s, settings.rate_burst, settings.max_running_calls),
+            memory,
+            default_deadline_s=settings.default_deadline_s,
+            max_deadline_s=settings.max_deadline_s,
         )
-        """Verifies callers' tokens; the gRPC door uses it by itself, an HTTP door should too."""
-        self.limiter = Limiter(settings.rate_per_s, settings.rate_burst, settings.max_running_calls)
-        """How much a principal may ask; the gRPC door uses it by itself, an HTTP door should too."""
         self._certificates: Certificates | None = None
         if settings.tls_cert is not None and settings.tls_key is not None:
             self._certificates = Certificates(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
@@ -84,14 +116,28 @@ class Service:
         self._engine: Engine | None = None
         self._outbox: OutboxPublisher | None = None
         if migrations_package is not None:
-            self._engine = open_engine(settings.database_url)
+            self._engine = open_engine(
+                settings.database_url, DatabaseDeadlines(statement_s=settings.database_statement_s)
+            )
             migrate(self._engine, migrations_package)
+            bind_issuer(self._engine, migrations_package, settings.auth_issuer, settings.auth_issuer_replaces)
             self._outbox = OutboxPublisher(self._engine, self.event_log)
         self.address: Address | None = None
-        """Where it listens, while it runs."""
+        """Its endpoints, while it runs."""
         self._registrations: list[Registration] = []
-        self._http: tuple[Any, int] | None = None
+        self._runners: list[ConsumerRunner] = []
+        self._subscriptions = Subscriptions()
+        self._http: tuple[ASGIApp, int] | None = None
+        self._database = (
+            None
+            if self._engine is None
+            else PatientProbe(partial(database_problem, self._engine), "the database")
+        )
         self._threads = Threads(self._fail)
+        self._threads.add("supervision", Supervision().run)
+        if self._engine is not None:
+            erasure = Erasure(self._engine)
+            self.add_thread("erasure", repeat(erasure.step, ERASE_EVERY_S, name="erasure", once_more=True))
         self._publishing = Threads(self._fail)
         self._failure: str | None = None
         self._state = "starting"
@@ -108,62 +154,96 @@ class Service:
 
     @property
     def outbox(self) -> OutboxPublisher:
-        """What publishes its outbox; runs by itself."""
+        """The publisher of its outbox, which the service runs."""
         if self._outbox is None:
             raise StartupError(f"service {self.name} has no database, so no outbox")
         return self._outbox
 
     @property
     def grpc_port(self) -> int:
-        """The gRPC port, once it runs."""
+        """The gRPC port, while it runs."""
         return int(self._running().grpc.rsplit(":", 1)[1])
 
     @property
     def metrics_port(self) -> int:
-        """The port of /metrics, once it runs."""
+        """The port of /metrics, while it runs."""
         return int(self._running().metrics.rsplit(":", 1)[1])
 
     def add_servicer(self, add: Callable[[Any, Any], None], servicer: Any) -> None:
         """Serves a gRPC service: ``add_XServicer_to_server`` and an object with its coroutines."""
         self._registrations.append((add, servicer))
 
-    def add_consumer(
-        self, group: str, handlers: Mapping[str | Topic, Mapping[str, Handler]]
-    ) -> ConsumerRunner:
-        """Handles events: by topic, then by event type, ``handler(session, event)`` inside the inbox transaction."""
-        try:
-            runner = ConsumerRunner(
-                self.event_log, self._engine, group, handlers, workers=self._consumer_workers()
-            )
-        except ValueError as error:
-            raise StartupError(f"consumer {group}: {error}") from None
-        self.add_thread(f"consumer {group}", runner.run)
-        return runner
+    def subscribe(
+        self, topic: Topic | str, message: type[M], handler: EventHandler[M], *, group: str | None = None
+    ) -> None:
+        """Handles the topic's events of one message type, each once: ``handler(session, event)`` in the inbox transaction.
+
+        All subscriptions of a `group` (by default the service's name) form one consumer group.
+
+        Raises:
+            StartupError: the topic is unknown or never holds the message, or the group already has a handler for it.
+        """
+        self._subscriptions.add(group or self.name, topic, message, handler)
+
+    def subscribe_batch(
+        self, topic: Topic | str, message: type[M], handler: EventsHandler[M], *, group: str | None = None
+    ) -> None:
+        """Handles events like `subscribe`, up to some hundreds in one transaction: ``handler(session, events)``.
+
+        The events are in order and new. When the handler raises, the batch is rolled back and its events are handled one at
+        a time, so that only the event at fault is moved to the dead letters (InvalidEvent) or retried (other errors).
+        """
+        self._subscriptions.add(group or self.name, topic, message, BatchHandler(handler))
 
     def add_thread(self, name: str, run: Run) -> None:
-        """Runs ``run(stop)`` in a thread until the service stops. If it ends before, the service ends too, with code 1."""
+        """Runs ``run(stop)`` in a thread until the service stops. If it ends earlier, the service ends with code 1."""
         self._threads.add(name, run)
 
     def add_references(self, references: References) -> None:
-        """Publishes which stored objects this service needs, now and regularly, so that none of them is collected."""
+        """Publishes regularly which stored objects this service needs, so that garbage collection keeps them."""
         publisher = ReferencePublisher(self.objects, self.name, self.engine, references)
-        self.add_thread("references", publisher.run)
+        loop = repeat(publisher.step, PUBLISH_EVERY_S, name="references", expected=(OSError,), once_more=True)
+        self.add_thread("references", loop)
 
-    def add_http(self, app: Any, port: int) -> None:
-        """Serves an ASGI application on ``grpc_host:port`` (0 picks a free port) in the same event loop."""
-        self._http = (app, port)
+    def add_request_ids(self, ttl_s: float) -> None:
+        """Deletes the request ids of this service's database after ``ttl_s`` seconds."""
+        engine = self.engine
 
-    def run(self) -> int:
-        """Serves until SIGTERM, SIGINT or `stop`, then drains. Returns 0, or 1 when a part of it failed.
+        def step() -> None:
+            run_in_transaction(engine, lambda session: request_ids.prune(session, ttl_s))
+
+        self.add_thread("request-ids", repeat(step, min(_PRUNE_EVERY_S, ttl_s / 10), name="request-ids"))
+
+    def add_facts(self, facts: Facts, files: Callable[[], Iterable[Fact]] = tuple) -> None:
+        """Serves what this service has recorded, so that operators can reconcile it with other services (`servicekit.audit`)."""
+        declared = Declared(service=self.name, facts=facts, files=files, consumers=self._consumed)
+        self.add_servicer(
+            add_AuditServiceServicer_to_server, AuditServicer(declared, self.engine, self.objects)
+        )
+
+    def add_http(self, routes: Sequence[HttpRoute], errors: ErrorFormat, port: int) -> None:
+        """Serves HTTP routes on ``grpc_host:port`` (0 picks a free port), through the same pipeline as the RPCs.
 
         Raises:
-            StartupError: a door cannot be opened.
+            StartupError: a route does not declare who may call it.
+        """
+        # Imported here, because only services with an HTTP API install Starlette.
+        from servicekit.server.http_calls import http_app
+
+        self._http = (http_app(routes, self._pipeline, errors), port)
+
+    def run(self) -> int:
+        """Serves until SIGTERM, SIGINT or `stop`, then drains. Returns 0, or 1 when a part of the service failed.
+
+        Raises:
+            StartupError: a server cannot listen.
         """
         loop = asyncio.new_event_loop()
-        # Not asyncio.run: it waits without end for handler threads, also for one that hangs.
+        # Not asyncio.run: it waits without a limit for handler threads, even for one that hangs.
         loop.set_default_executor(HandlerThreads(_HANDLER_THREADS))
         try:
             loop.run_until_complete(self._run())
+            loop.run_until_complete(_end_tasks())
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             self._close()
@@ -171,18 +251,38 @@ class Service:
         return 0 if self._failure is None else 1
 
     def stop(self) -> None:
-        """Asks it to stop; from any thread, any number of times."""
+        """Makes the service stop. Any thread may call it, repeatedly."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
 
     def wait_ready(self, timeout_s: float) -> bool:
-        """Whether it accepts calls within that time; for whoever runs it in a thread."""
+        """Waits until the service accepts calls, and returns whether it does. For programs that run it in a thread."""
         return self._ready.wait(timeout_s)
 
     def _consumer_workers(self) -> int:
-        """On SQLite more than one would only wait for each other's transactions, by looking again and again."""
+        """Returns the number of consumer workers. On SQLite several would only wait for each other's transactions."""
         one_writer = self._engine is not None and self._engine.dialect.name == "sqlite"
         return self.settings.consumer_workers or (1 if one_writer else _CONSUMER_WORKERS)
+
+    def _add_runner(
+        self, group: str, handlers: Mapping[str | Topic, Mapping[str, Handler | BatchHandler]]
+    ) -> None:
+        """Raises StartupError for a message that no imported generated module declares."""
+        try:
+            runner = ConsumerRunner(
+                self.event_log, self._engine, group, handlers, workers=self._consumer_workers()
+            )
+        except ValueError as error:
+            raise StartupError(f"consumer {group}: {error}") from None
+        self._runners.append(runner)
+        self.add_thread(f"consumer {group}", runner.run)
+
+    def _consumed(self) -> list[Consumer]:
+        return [
+            Consumer(group=runner.group, topic=topic, event_types=types)
+            for runner in self._runners
+            for topic, types in runner.handled.items()
+        ]
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -191,20 +291,32 @@ class Service:
                 self._loop.add_signal_handler(number, self._stopping.set)
         host = self.settings.grpc_host
         certificates = self._certificates
-        grpc_server = GrpcServer(
-            self.settings, self.verifier, self.limiter, certificates, self._registrations
-        )
+        grpc_server = GrpcServer(self.settings, self._pipeline, certificates, self._registrations)
         http_server = None
         if self._http is not None:
             https = None if certificates is None else certificates.https()
-            http_server = HttpServer(self._http[0], host, self._http[1], https)
+            http_server = HttpServer(
+                self._http[0],
+                host,
+                self._http[1],
+                most=for_http(self.settings.max_http_connections),
+                most_per_address=self.settings.max_http_connections_per_address,
+                tls=https,
+            )
         operations = OperationsServer(
-            host, self.settings.metrics_port, self._alive, self._readiness, self._warnings
+            host,
+            self.settings.metrics_port,
+            alive=self._alive,
+            ready=self._readiness,
+            warnings=self._warnings,
+            loops=lambda: [described(trouble) for trouble in troubles()],
         )
         try:
             if self._outbox is not None:
                 self._publishing.add("outbox", self._outbox.run)
             self._publishing.start()
+            for group, handlers in self._subscriptions.by_group.items():
+                self._add_runner(group, handlers)
             self._threads.start()
             if http_server is not None:
                 await http_server.start()
@@ -220,18 +332,19 @@ class Service:
             operations.close()
 
     async def _drain(self, grpc_server: GrpcServer, http_server: HttpServer | None) -> None:
-        """Callers first, then consumers, then the outbox: what the first two wrote is still published."""
+        """Stops the servers first, then the consumers, then the outbox, which publishes what the others wrote last."""
         self._state = "draining"
         remove_address(self.settings.state_dir, self.name, os.getpid())
         grace_s = self.settings.grace_s
-        doors = [grpc_server.stop(grace_s)]
+        servers = [grpc_server.stop(grace_s)]
         if http_server is not None:
-            doors.append(http_server.stop(grace_s))
-        await asyncio.gather(*doors)
+            servers.append(http_server.stop(grace_s))
+        await asyncio.gather(*servers)
         await asyncio.to_thread(self._threads.stop, grace_s)
         await asyncio.to_thread(self._publishing.stop, grace_s)
 
     def _close(self) -> None:
+        self._pipeline.close()
         self.event_log.close()
         if self._engine is not None:
             self._engine.dispose()
@@ -243,7 +356,11 @@ class Service:
         shown = f"[{host}]" if ":" in host else host
         http = None if http_port is None else f"{shown}:{http_port}"
         self.address = Address(
-            self.name, os.getpid(), f"{shown}:{grpc_port}", f"{shown}:{metrics_port}", http
+            service=self.name,
+            pid=os.getpid(),
+            grpc=f"{shown}:{grpc_port}",
+            metrics=f"{shown}:{metrics_port}",
+            http=http,
         )
         write_address(self.settings.state_dir, self.address)
         self._state = "ready"
@@ -262,31 +379,28 @@ class Service:
         return self.address
 
     def _fail(self, reason: str) -> None:
-        """A part that must run does not: end, so that whoever supervises starts it anew, from a known state."""
+        """Stops the service because a part failed. Its supervisor restarts it in a known state."""
         self._failure = self._failure or reason
         logger.critical("stopping: %s", reason)
         self.stop()
 
     def _alive(self) -> str | None:
-        """Whether the event loop turns."""
-        if self._loop is None or self._loop.is_closed():
-            return "the event loop is closed"
-        try:
-            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result(timeout=2)
-        except TimeoutError:
-            return "the event loop has not turned for 2 s"
-        return None
+        return event_loop_problem(self._loop)
 
     def _readiness(self) -> str | None:
         if self._state != "ready":
             return self._state
-        if self._engine is not None:
-            try:
-                with self._engine.execution_options(sqlite_begin="DEFERRED").connect() as connection:
-                    connection.execute(text("SELECT 1"))
-            except SQLAlchemyError:
-                return "the database does not answer"
-        return None
+        database = None if self._database is None else self._database.problem()
+        return "; ".join(filter(None, (database, stuck_problem()))) or None
+
+
+async def _end_tasks() -> None:
+    """Cancels tasks that libraries left in the event loop, for example watchers of event streams."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    if rest:
+        await asyncio.wait(rest, timeout=1)
 
 
 def _open_event_log(url: str) -> EventLog:
@@ -294,17 +408,3 @@ def _open_event_log(url: str) -> EventLog:
         return open_event_log(url)
     except (ValueError, OSError) as error:
         raise StartupError(str(error)) from None
-
-
-def _warnings(settings: ServiceSettings) -> list[dict[str, str]]:
-    """What an operator should never run by accident: said at every start, and by /readyz for `openledger doctor`."""
-    found = []
-    if settings.auth_mode == "development":
-        folder = settings.state_dir / "issuer"
-        found.append(("development_issuer", f"DEVELOPMENT tokens: whoever reads {folder} may be anyone"))
-    if settings.tls_cert is None:
-        host = settings.grpc_host
-        found.append(("plain_text", f"INSECURE transport: plain text, so only for this machine ({host})"))
-    for name in settings.unknown_variables():
-        found.append(("unknown_variable", f"environment variable {name} names no setting"))
-    return [{"kind": kind, "message": message} for kind, message in found]

@@ -1,4 +1,4 @@
-"""Threads that belong to a service: each runs until it is told to stop, and none may die unseen."""
+"""The threads of a service. Each runs until the service stops; when one ends earlier, the service is notified."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 logger = logging.getLogger(__name__)
 
 Run = Callable[[threading.Event], None]
-"""Works until the event is set, then returns soon."""
+"""Runs until the event is set, then returns soon."""
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Threads:
     """A group of threads that start and stop together.
 
     Args:
-        on_failure: called from a thread that ended by an exception, or ended before it was told to.
+        on_failure: called in a thread that raised an exception, or that ended before it was stopped.
     """
 
     on_failure: Callable[[str], None]
@@ -28,19 +28,19 @@ class Threads:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def add(self, name: str, run: Run) -> None:
-        """To be called before `start`."""
+        """Adds a thread. Call it before `start`."""
         self._runs.append((name, run))
 
     def start(self) -> None:
-        """Starts all of them."""
+        """Starts all threads."""
         for name, run in self._runs:
-            # daemon: one that does not listen must not keep a stopped process alive for ever.
+            # daemon: a thread that does not stop must not keep a stopped process alive forever.
             thread = threading.Thread(target=self._guard, args=(name, run), name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def stop(self, within_s: float) -> None:
-        """Tells all to stop and waits for them together; those that do not are named in the log."""
+        """Stops all threads and waits for all of them within the time. Logs each thread that does not stop."""
         self._stop.set()
         until = time.monotonic() + within_s
         for thread in self._threads:

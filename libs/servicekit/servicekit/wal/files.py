@@ -8,18 +8,22 @@ import json
 import logging
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from servicekit import crash, delivery_metrics
+from servicekit import crash, private
+from servicekit.delivery import metrics as delivery_metrics
 from servicekit.files import sync_folder, write_whole
-from servicekit.metrics import saturation
+from servicekit.telemetry.metrics import saturation
 from servicekit.wal import frames
 
 logger = logging.getLogger(__name__)
 crash.primitive(__name__)
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_LAST_SYNC_S = 30.0
+"""Longest that closing waits for a disk that does not answer."""
 _CHUNK_BYTES = frames.MAX_PAYLOAD + frames.OVERHEAD
 
 
@@ -32,7 +36,7 @@ class WalInUse(Exception):
 
 
 class Position(NamedTuple):
-    """A place between two records: a segment's number and a byte offset in it."""
+    """A position between two records: the number of a segment and a byte offset in it."""
 
     segment: int
     offset: int
@@ -49,9 +53,9 @@ class Wal:
         max_bytes: int = 1 << 30,
         fsync_every_s: float = 0.05,
     ) -> None:
-        """Opens what is there, cutting off what a kill left half-written, and begins a new segment.
+        """Opens existing segments, removes an incomplete record at their end, and begins a new segment.
 
-        `max_bytes` bounds the files together; it holds at least two segments. Raises WalInUse.
+        `max_bytes` limits the size of all files; it must allow at least two segments. Raises WalInUse.
         """
         if max_bytes < 2 * segment_bytes:
             raise ValueError(f"max_bytes {max_bytes} is less than two segments of {segment_bytes}")
@@ -59,15 +63,15 @@ class Wal:
         self._segment_bytes = segment_bytes
         self._max_bytes = max_bytes
         self._fsync_every_s = fsync_every_s
-        folder.mkdir(parents=True, exist_ok=True)
-        self._process_lock = (folder / "lock").open("w")
+        private.folder(folder)
+        self._process_lock = private.file(folder / "lock").open("w")
         try:
             fcntl.flock(self._process_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._process_lock.close()
             raise WalInUse(f"write-ahead log {folder} is used by another process") from None
         self._sizes = {int(path.stem): path.stat().st_size for path in folder.glob("*.wal")}
-        self._mend_last()
+        self._repair_last()
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._dirty = False
@@ -83,9 +87,9 @@ class Wal:
         self._syncer.start()
 
     def append(self, payload: bytes) -> None:
-        """Write one record at the end. It is safe from a kill of the process when this returns.
+        """Writes one record at the end. When this returns, the record survives a kill of the process.
 
-        Raises WalFull (nothing was written), or ValueError for an empty or far too large payload.
+        Raises WalFull (nothing was written), or ValueError for an empty or too large payload.
         """
         frame = frames.encode(payload)
         with self._lock:
@@ -106,13 +110,13 @@ class Wal:
             self._ready.set()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until something was appended since `read` last found nothing."""
+        """Waits until a record was appended since `read` last returned none."""
         self._ready.wait(timeout_s)
 
     def read(self, start: Position) -> tuple[list[bytes], Position]:
-        """Some records from `start` on, and the position after them; none when there is nothing newer.
+        """Returns some records from `start` on, and the position after them; no records when there are no newer ones.
 
-        A damaged place ends its segment: what follows in that segment is skipped, logged and counted.
+        After damage, the rest of the segment is skipped, logged and counted.
         """
         self._ready.clear()
         while True:
@@ -135,14 +139,14 @@ class Wal:
                 start = Position(min(number for number in self._sizes if number > start.segment), 0)
 
     def position(self) -> Position:
-        """The position last given to `release`; the beginning of what is there when there is none."""
+        """Returns the position that was last passed to `release`; before that, the beginning of the log."""
         path = self._folder / "position"
         if path.exists():
             return Position(**json.loads(path.read_text()))
         return Position(min(self._sizes, default=0), 0)
 
     def release(self, position: Position) -> None:
-        """Durably remember that everything before `position` has been sent, and delete segments before it."""
+        """Stores durably that everything before `position` was sent, and deletes segments before it."""
         write_whole(self._folder / "position", json.dumps(position._asdict()))
         with self._lock:
             gone = [number for number in self._sizes if number < min(position.segment, self._current)]
@@ -154,22 +158,22 @@ class Wal:
                 self._path(number).unlink(missing_ok=True)
 
     def unsent_bytes(self) -> int:
-        """Bytes that were appended and not released yet."""
+        """Returns the number of bytes that were appended and not released yet."""
         with self._lock:
             return self._total - (self._sent.offset if self._sent.segment in self._sizes else 0)
 
     def close(self) -> None:
-        """Fsync and close. What was appended stays for the next start."""
+        """Fsyncs and closes the log. Its records stay for the next start."""
         if self._closing.is_set():
             return
         self._closing.set()
-        self._syncer.join()
+        self._syncer.join(_LAST_SYNC_S)
         self._sync()
         os.close(self._descriptor)
         self._process_lock.close()
 
     def _write(self, frame: bytes, size: int) -> None:
-        """Write the whole frame or nothing."""
+        """Writes the complete frame or nothing."""
         try:
             written = os.write(self._descriptor, frame)
             if written == len(frame):
@@ -191,12 +195,12 @@ class Wal:
         self._current += 1
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
         with crash.step("new segment"):
-            self._descriptor = os.open(self._path(self._current), flags, 0o640)
+            self._descriptor = os.open(self._path(self._current), flags, 0o600)
         self._sizes[self._current] = 0
         self._total = sum(self._sizes.values())
 
-    def _mend_last(self) -> None:
-        """Cut an incomplete last frame off: the process died in the middle of writing it."""
+    def _repair_last(self) -> None:
+        """Removes an incomplete last frame: the process died while it was writing it."""
         if not self._sizes:
             return
         last = max(self._sizes)
@@ -204,14 +208,16 @@ class Wal:
         while at < self._sizes[last]:
             _, length = frames.decode(self._load(Position(last, at), self._sizes[last]))
             if length == 0:
-                logger.warning("write-ahead log: cut %d half-written bytes off", self._sizes[last] - at)
-                with crash.step("mending"):
+                logger.warning(
+                    "write-ahead log: removed %d bytes of an incomplete record", self._sizes[last] - at
+                )
+                with crash.step("repair"):
                     os.truncate(self._path(last), at)
                 self._sizes[last] = at
             at += length
 
     def _load(self, start: Position, size: int) -> bytes:
-        """Up to a chunk of a segment's first `size` bytes, from `start`."""
+        """Returns up to a chunk of a segment's first `size` bytes, from `start` on."""
         if start.offset >= size:
             return b""
         with self._path(start.segment).open("rb") as file:
@@ -229,7 +235,7 @@ class Wal:
                     )
 
     def _sync(self) -> None:
-        """Fsync what was appended; outside the lock, for nobody is to wait for the disk."""
+        """Fsyncs appended records. Does not hold the lock, so that `append` never waits for the disk."""
         with self._lock:
             self._dirty = False
             rolled, self._rolled = self._rolled, []
@@ -243,3 +249,16 @@ class Wal:
 
     def _path(self, segment: int) -> Path:
         return self._folder / f"{segment:016d}.wal"
+
+
+def records_in(folder: Path) -> Iterator[bytes]:
+    """Yields the records of a log's segments, oldest first, while another process or thread may append to it.
+
+    Records that were sent are among them until their segment is deleted.
+    """
+    for path in sorted(folder.glob("*.wal")):
+        try:
+            payloads, _ = frames.decode(path.read_bytes())
+        except FileNotFoundError:
+            continue  # it was sent and deleted meanwhile
+        yield from payloads

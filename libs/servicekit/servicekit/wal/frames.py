@@ -1,8 +1,7 @@
-"""How records stand in a segment file: length, CRC-32C, bytes; and so on to the end.
+"""The format of a segment file: a sequence of frames, each with length, CRC-32C and bytes.
 
-A process killed while writing leaves at most one incomplete frame, at the end of its last segment. A frame
-whose length or checksum is wrong ends what can be read of its segment: nothing says where the next one
-would begin.
+A process that is killed while it writes leaves at most one incomplete frame, at the end of its last segment. After a frame with
+a wrong length or checksum the rest of the segment cannot be read, because the start of the next frame is unknown.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ _HEAD = struct.Struct("<II")  # length of the payload, its CRC-32C
 OVERHEAD = _HEAD.size
 
 MAX_PAYLOAD = 2 * 1024 * 1024
-"""Larger than any record the event log takes; a length above it is damage."""
+"""Larger than any record that the event log accepts; a larger length is damage."""
 
 
 def encode(payload: bytes) -> bytes:
-    """The frame of a payload of 1 to MAX_PAYLOAD bytes (ValueError)."""
+    """Returns the frame of a payload of 1 to MAX_PAYLOAD bytes. Raises ValueError for other sizes."""
     if not 0 < len(payload) <= MAX_PAYLOAD:
         raise ValueError(f"a payload holds 1 to {MAX_PAYLOAD} bytes, not {len(payload)}")
     return _HEAD.pack(len(payload), crc32c(payload)) + payload
 
 
 def decode(data: bytes) -> tuple[list[bytes], int]:
-    """The payloads of the whole, undamaged frames from the start of `data`, and how many bytes those fill."""
+    """Returns the payloads of the complete, undamaged frames at the start of `data`, and the bytes that the frames use."""
     payloads: list[bytes] = []
     end = 0
     while end + OVERHEAD <= len(data):

@@ -1,4 +1,4 @@
-"""Moves a write-ahead log to the event log."""
+"""Sends the records of a write-ahead log to the event log."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ import logging
 import struct
 import threading
 import time
+from contextlib import suppress
+from functools import partial
 
-from servicekit import backoff, delivery_metrics, topics
+from tenacity import RetryError
+
+from servicekit.delivery import metrics as delivery_metrics
+from servicekit.eventlog import topics
 from servicekit.eventlog.base import MAX_RECORD_BYTES, EventLog, OutRecord, Producer, check_sizes
-from servicekit.spans import sending
+from servicekit.heartbeats import Heartbeat
+from servicekit.retries import until_stopped
+from servicekit.telemetry.spans import sending
 from servicekit.wal.files import Position, Wal
 
 logger = logging.getLogger(__name__)
@@ -21,7 +28,7 @@ _ENVELOPE = struct.Struct("<I")  # length of the JSON envelope before the value
 
 
 def pack(record: OutRecord) -> bytes:
-    """The record as `Wal.append` takes it. Raises RecordTooLarge: the event log would never take it."""
+    """Returns the record as bytes for `Wal.append`. Raises RecordTooLarge for a record that the event log would refuse."""
     check_sizes([record])
     envelope = json.dumps(
         [record.topic, record.key.decode("latin-1"), [(n, v.decode("latin-1")) for n, v in record.headers]]
@@ -30,7 +37,7 @@ def pack(record: OutRecord) -> bytes:
 
 
 def unpack(payload: bytes) -> OutRecord:
-    """The record that was packed. Raises ValueError."""
+    """Returns the record that was packed. Raises ValueError."""
     try:
         (length,) = _ENVELOPE.unpack_from(payload)
         value_at = _ENVELOPE.size + length
@@ -42,7 +49,7 @@ def unpack(payload: bytes) -> OutRecord:
 
 
 class WalSender:
-    """Sends a write-ahead log's records, in order, and remembers how far it has come. One thread runs it."""
+    """Sends the records of a write-ahead log in order, and stores its position. One thread runs it."""
 
     def __init__(self, wal: Wal, event_log: EventLog) -> None:
         self._wal = wal
@@ -50,25 +57,20 @@ class WalSender:
         self._known_topics: set[str] = set()
 
     def run(self, stop: threading.Event) -> None:
-        """Send until `stop` is set, then what is left, for at most a few seconds. Never raises: it retries."""
+        """Sends until `stop` is set, then the rest for at most a few seconds. Never raises: it retries."""
         producer = self._event_log.producer()
         position = self._wal.position()
-        failures = 0
+        heartbeat = Heartbeat("answer-sender")
+        retrying = until_stopped(stop, partial(_failed, heartbeat))
         try:
-            while not stop.is_set():
-                try:
-                    sent, position = self._send_some(producer, position)
-                    failures = 0
-                except Exception:
-                    failures += 1
-                    delivery_metrics.WAL_FAILURES.inc()
-                    logger.exception("sending from the write-ahead log failed, trying again")
-                    backoff.wait(stop, failures)
-                else:
+            with suppress(RetryError):  # stopped while the event log was down
+                while not stop.is_set():
+                    sent, position = retrying(heartbeat.watched(self._send_some), producer, position)
                     if not sent:
                         self._wal.wait(_WAIT_S)
             self._send_rest(producer, position)
         finally:
+            heartbeat.close()
             producer.close()
 
     def _send_rest(self, producer: Producer, position: Position) -> None:
@@ -83,7 +85,7 @@ class WalSender:
             logger.exception("sending from the write-ahead log failed while stopping")
 
     def _send_some(self, producer: Producer, position: Position) -> tuple[int, Position]:
-        """Send what a read gives; returns how many records that were, and the position after them."""
+        """Sends the records of one read, and returns their number and the position after them."""
         payloads, after = self._wal.read(position)
         if payloads:
             records = self._unpack(payloads)
@@ -91,21 +93,21 @@ class WalSender:
             with sending(self._event_log.system, records):
                 producer.send(records)
             delivery_metrics.WAL_SENT.inc(len(records))
-            # A kill before the next line sends these again: at least once, each with the ce_id it had.
+            # After a kill before the next line these are sent again, with the same ce_id: at least once.
             self._wal.release(after)
         return len(payloads), after
 
     def _unpack(self, payloads: list[bytes]) -> list[OutRecord]:
-        """The records; one that nobody could ever send is logged and left out rather than stop all behind it."""
+        """Returns the records. Logs and omits one that can never be sent, so that it does not block those behind it."""
         records: list[OutRecord] = []
         for payload in payloads:
             try:
                 record = unpack(payload)
                 if record.size() > MAX_RECORD_BYTES:
-                    raise ValueError(f"{record.size()} bytes are too many")
+                    raise ValueError(f"{record.size()} bytes exceed the limit")
             except ValueError:
                 delivery_metrics.WAL_DAMAGED.inc()
-                logger.exception("the write-ahead log holds something that is no record")
+                logger.exception("the write-ahead log has an entry that is not a valid record")
             else:
                 records.append(record)
         return records
@@ -114,3 +116,14 @@ class WalSender:
         if new := names - self._known_topics:
             self._event_log.ensure_topics([topics.BY_NAME[name] for name in new if name in topics.BY_NAME])
             self._known_topics |= new
+
+
+def _failed(heartbeat: Heartbeat, error: Exception, failures: int, again_in_s: float) -> None:
+    delivery_metrics.WAL_FAILURES.inc()
+    heartbeat.failed(error)
+    logger.error(
+        "sending from the write-ahead log failed %d times, again in %.1f s",
+        failures,
+        again_in_s,
+        exc_info=error,
+    )

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from attribution.store import Base
-from servicekit.migrations_env import run_migrations
+from servicekit.database.migrations_env import run_migrations
 
 run_migrations(Base.metadata)

@@ -1,6 +1,6 @@
-"""Alembic's door to the relay's tables."""
+"""Alembic's entry point to the relay's tables."""
 
-from chain_relay.tables import Base
-from servicekit.migrations_env import run_migrations
+from chain_relay.store.tables import Base
+from servicekit.database.migrations_env import run_migrations
 
 run_migrations(Base.metadata)

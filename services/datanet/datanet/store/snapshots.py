@@ -7,30 +7,47 @@ from collections.abc import Iterable
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from datanet.entities import Snapshot
+from datanet.entities import MAX_SHOWN_CONTRIBUTORS, Snapshot
 from datanet.snapshot import Count
 from datanet.store.tables import SnapshotRow
 from identity.names import DatanetName, SnapshotName
+from servicekit.lists import INTEGER, TEXT, TIME, Field, Listing, Page, Query, numbered
+
+SNAPSHOTS = Listing(
+    fields={
+        "name": Field(SnapshotRow.number, numbered(SnapshotName, lambda name: name.snapshot)),
+        "root": Field(SnapshotRow.root, TEXT, sortable=False),
+        "record_count": Field(SnapshotRow.record_count, INTEGER),
+        "cluster_count": Field(SnapshotRow.cluster_count, INTEGER),
+        "near_duplicate_cluster_count": Field(SnapshotRow.near_duplicate_cluster_count, INTEGER),
+        "seal_time": Field(SnapshotRow.seal_time, TIME),
+    },
+    key=[SnapshotRow.number.desc()],
+)
 
 
 def get(session: Session, name: SnapshotName) -> Snapshot | None:
-    """One snapshot."""
+    """Returns the snapshot of this name."""
     row = session.get(SnapshotRow, (name.datanet, name.snapshot))
     return _snapshot(row) if row else None
 
 
 def last_number(session: Session, name: DatanetName) -> int:
-    """0 when nothing was sealed."""
+    """Returns the number of the newest snapshot; 0 if there is none."""
     query = select(func.max(SnapshotRow.number)).where(SnapshotRow.datanet == name.datanet)
     return session.scalar(query) or 0
 
 
-def page(session: Session, name: DatanetName, before: int, limit: int) -> list[Snapshot]:
-    """Snapshots newest first, below number `before` (0 means from the newest)."""
-    query = select(SnapshotRow).where(SnapshotRow.datanet == name.datanet)
-    if before:
-        query = query.where(SnapshotRow.number < before)
-    return [_snapshot(row) for row in session.scalars(query.order_by(SnapshotRow.number.desc()).limit(limit))]
+def page(session: Session, name: DatanetName, query: Query) -> Page[Snapshot]:
+    """Returns a page of a Datanet's snapshots, newest first unless the query says otherwise."""
+    rows = select(SnapshotRow).where(SnapshotRow.datanet == name.datanet)
+    page = SNAPSHOTS.page(session, rows, query, bytes_of=_bytes)
+    return Page([_snapshot(row) for row in page.items], page.next_page_token, page.total_size)
+
+
+def _bytes(row: SnapshotRow) -> int:
+    """Size of a snapshot in a response. Its counts name contributors and rules in ASCII, each with the Datanet's name."""
+    return len(str(row.counts)) + 500
 
 
 def add(session: Session, made: Snapshot) -> None:
@@ -48,9 +65,11 @@ def add(session: Session, made: Snapshot) -> None:
             counts={
                 "splits": _count_lists(made.splits),
                 "contributors": _count_lists(made.contributors),
+                "contributor_count": made.contributor_count,
                 "rejected": [list(each) for each in made.rejected],
             },
             seal_time=made.seal_time,
+            read_time=made.read_time,
         )
     )
     session.flush()
@@ -67,9 +86,12 @@ def _snapshot(row: SnapshotRow) -> Snapshot:
         cluster_count=row.cluster_count,
         near_duplicate_cluster_count=row.near_duplicate_cluster_count,
         splits=tuple(Count(*each) for each in row.counts["splits"]),
-        contributors=tuple(Count(*each) for each in row.counts["contributors"]),
+        # Earlier rows have all contributors and no count.
+        contributors=tuple(Count(*each) for each in row.counts["contributors"][:MAX_SHOWN_CONTRIBUTORS]),
+        contributor_count=row.counts.get("contributor_count", len(row.counts["contributors"])),
         rejected=tuple((rule, total) for rule, total in row.counts["rejected"]),
         seal_time=row.seal_time,
+        read_time=row.read_time,
     )
 
 

@@ -1,1 +1,1 @@
-"""Entry points that Ray runs as jobs, and the files by which the service and a job talk."""
+"""Where jobs run: the contract of a runner, and Ray as one."""

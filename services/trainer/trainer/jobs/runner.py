@@ -1,4 +1,4 @@
-"""Whoever runs jobs: the contract, in words and types. Ray is one (`ray_jobs`); tests have a smaller one.
+"""What runs jobs: the contract, in words and types. Ray is one runner (`ray_jobs`); tests have a smaller one.
 
 A job is named by an id that its caller chose. Submitting a known id changes nothing, so a caller that died
 between submitting and noting it may submit again. A runner may forget jobs when it restarts; it says so

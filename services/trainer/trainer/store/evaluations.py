@@ -16,9 +16,15 @@ from trainer.store.tables import EvaluationRow, JobRow
 
 
 def add(
-    session: Session, job: Job, version: ModelVersionName, suites: Sequence[Mapping[str, Any]]
+    session: Session,
+    job: Job,
+    version: ModelVersionName,
+    suites: Sequence[Mapping[str, Any]],
+    *,
+    policy_digest: str,
+    policy_source: str,
 ) -> Evaluation:
-    """Inserts an evaluation whose job stands already."""
+    """Inserts an evaluation whose job exists."""
     row = EvaluationRow(
         id=job.id,
         model=version.model,
@@ -27,6 +33,9 @@ def add(
         suites_digest=_digest(suites),
         report_digest="",
         outcomes_digest="",
+        policy_digest=policy_digest,
+        policy_source=policy_source,
+        verdict="",
     )
     session.add(row)
     session.flush()
@@ -38,16 +47,17 @@ def get(session: Session, id_: str) -> Evaluation | None:
     return _evaluation(row, session.get_one(JobRow, id_)) if row else None
 
 
-def standing(
-    session: Session, version: ModelVersionName, suites: Sequence[Mapping[str, Any]]
+def current(
+    session: Session, version: ModelVersionName, suites: Sequence[Mapping[str, Any]], policy_digest: str
 ) -> Evaluation | None:
-    """The newest evaluation of a version by the same suites that runs or has succeeded."""
+    """Returns the newest evaluation of a version by the same suites and policy that runs or has succeeded."""
     query = (
         _select()
         .where(
             EvaluationRow.model == version.model,
             EvaluationRow.version == version.version,
             EvaluationRow.suites_digest == _digest(suites),
+            EvaluationRow.policy_digest == policy_digest,
             JobRow.state.in_([JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED]),
         )
         .order_by(desc(EvaluationRow.id))
@@ -63,9 +73,9 @@ def by_report(session: Session, report_digest: str) -> Evaluation | None:
     return _evaluation(*found) if found else None
 
 
-def succeeded(session: Session, id_: str, report_digest: str, outcomes_digest: str) -> None:
+def succeeded(session: Session, id_: str, report_digest: str, outcomes_digest: str, verdict: str) -> None:
     row = session.get_one(EvaluationRow, id_)
-    row.report_digest, row.outcomes_digest = report_digest, outcomes_digest
+    row.report_digest, row.outcomes_digest, row.verdict = report_digest, outcomes_digest, verdict
     session.flush()
 
 
@@ -84,4 +94,7 @@ def _evaluation(row: EvaluationRow, job: JobRow) -> Evaluation:
         suites=tuple(row.suites),
         report_digest=row.report_digest,
         outcomes_digest=row.outcomes_digest,
+        policy_digest=row.policy_digest,
+        policy_source=row.policy_source,
+        verdict=row.verdict,
     )

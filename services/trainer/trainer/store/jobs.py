@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Hashable, Mapping
+
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
@@ -11,7 +13,7 @@ from trainer.store.tables import JobRow
 
 
 def add(session: Session, kind: JobKind) -> Job:
-    """A new job, queued. Ids sort by time, so the queue is in their order."""
+    """Inserts a job, queued. Ids sort by time, so the queue is in their order."""
     row = JobRow(
         id=ulid(),
         kind=kind,
@@ -33,8 +35,14 @@ def get(session: Session, id_: str) -> Job | None:
     return to_job(row) if row else None
 
 
+def versions(session: Session, ids: Collection[str]) -> Mapping[str, Hashable]:
+    """Returns, for watches, a value for each job that differs after every change of it."""
+    query = select(JobRow.id, JobRow.state, JobRow.attempts).where(JobRow.id.in_(ids))
+    return {id_: (state, attempts) for id_, state, attempts in session.execute(query).tuples()}
+
+
 def open_jobs(session: Session) -> list[Job]:
-    """Jobs that are not over, or that Ray may still run; oldest first."""
+    """Returns the jobs that are not over, or that Ray may still run; oldest first."""
     waiting = JobRow.state.in_([JobState.QUEUED, JobState.RUNNING])
     query = select(JobRow).where(or_(waiting, JobRow.at_ray)).order_by(JobRow.id)
     return [to_job(row) for row in session.scalars(query)]
@@ -58,7 +66,7 @@ def move(session: Session, id_: str, state: JobState, error: str = "") -> Job:
 
 
 def reaches_ray(session: Session, id_: str) -> Job:
-    """Notes, before it is submitted, that Ray may run the job from now on. Noting it again is the same attempt."""
+    """Records, before it is submitted, that Ray may run the job from now on. Recorded twice, it is the same attempt."""
     row = session.get_one(JobRow, id_)
     if not row.at_ray:
         row.at_ray = True
@@ -68,7 +76,7 @@ def reaches_ray(session: Session, id_: str) -> Job:
 
 
 def left_ray(session: Session, id_: str) -> None:
-    """Notes that Ray does not run the job any more."""
+    """Records that Ray no longer runs the job."""
     session.get_one(JobRow, id_).at_ray = False
 
 

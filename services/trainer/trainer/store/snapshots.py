@@ -1,4 +1,4 @@
-"""The projection of sealed snapshots: what datanet's events told."""
+"""The read model of sealed snapshots, built from datanet's events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from trainer.store.tables import SnapshotRow
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SealedSnapshot:
     """A snapshot that can be trained on."""
 
@@ -22,7 +22,7 @@ class SealedSnapshot:
 
 
 def put(session: Session, snapshot: SealedSnapshot) -> None:
-    """Inserts it; a snapshot that is here already stays as it is, because none ever changes."""
+    """Inserts a snapshot; one that is known stays as it is, because none ever changes."""
     if session.get(SnapshotRow, snapshot.name) is None:
         session.add(SnapshotRow(**vars(snapshot)))
 
@@ -32,5 +32,10 @@ def get(session: Session, name: str) -> SealedSnapshot | None:
     if row is None:
         return None
     return SealedSnapshot(
-        row.name, row.root, row.manifest_digest, row.records_digest, row.prompt, row.completion
+        name=row.name,
+        root=row.root,
+        manifest_digest=row.manifest_digest,
+        records_digest=row.records_digest,
+        prompt=row.prompt,
+        completion=row.completion,
     )

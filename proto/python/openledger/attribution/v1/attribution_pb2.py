@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from openledger.common.v1 import estimate_pb2 as openledger_dot_common_dot_v1_dot_estimate__pb2
+from openledger.common.v1 import list_pb2 as openledger_dot_common_dot_v1_dot_list__pb2
 from openledger.inference.v1 import inference_pb2 as openledger_dot_inference_dot_v1_dot_inference__pb2
 from openledger.options.v1 import access_pb2 as openledger_dot_options_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+openledger/attribution/v1/attribution.proto\x12\x19openledger.attribution.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#openledger/common/v1/estimate.proto\x1a\'openledger/inference/v1/inference.proto\x1a\"openledger/options/v1/access.proto\"\xca\x04\n\x0b\x41ttribution\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tinference\x18\x02 \x01(\t\x12:\n\x05state\x18\x03 \x01(\x0e\x32+.openledger.attribution.v1.AttributionState\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x16\n\x0e\x63\x61nonical_json\x18\x05 \x01(\x0c\x12\x33\n\x05model\x18\x06 \x01(\x0b\x32$.openledger.inference.v1.ServedModel\x12\x14\n\x0cindex_digest\x18\x07 \x01(\t\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x30\n\x06shares\x18\t \x03(\x0b\x32 .openledger.attribution.v1.Share\x12\x18\n\x10unattributed_ppm\x18\n \x01(\x03\x12\x1b\n\x13unattributed_reason\x18\x0b \x01(\t\x12.\n\x05spans\x18\x0c \x03(\x0b\x32\x1f.openledger.attribution.v1.Span\x12;\n\x0breliability\x18\r \x01(\x0b\x32&.openledger.attribution.v1.Reliability\x12-\n\x05usage\x18\x0e \x01(\x0b\x32\x1e.openledger.inference.v1.Usage\x12\x11\n\tprincipal\x18\x0f \x01(\t\x12\x13\n\x0bmodel_owner\x18\x10 \x01(\t\x12.\n\nscore_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd2\x01\n\x05Share\x12\x0f\n\x07\x64\x61tanet\x18\x01 \x01(\t\x12\x13\n\x0b\x63ontributor\x18\x02 \x01(\t\x12\x0b\n\x03ppm\x18\x03 \x01(\x03\x12\x30\n\x08\x65stimate\x18\x04 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x11\n\tnaive_ppm\x18\x05 \x01(\x03\x12\x13\n\x0blexical_ppm\x18\x06 \x01(\x03\x12\x16\n\x0epayout_address\x18\x07 \x01(\t\x12\x0f\n\x07p_value\x18\x08 \x01(\x01\x12\x13\n\x0btop_records\x18\t \x03(\t\"\x8b\x01\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x05\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x11\n\tin_prompt\x18\x04 \x01(\x08\x12\x18\n\x10occurrence_count\x18\x05 \x01(\x03\x12\x16\n\x0erecord_digests\x18\x06 \x03(\t\x12\x14\n\x0c\x63ontributors\x18\x07 \x03(\t\"\x80\x01\n\x0bReliability\x12\x1c\n\x14split_half_agreement\x18\x01 \x01(\x01\x12\x15\n\rcontrol_count\x18\x02 \x01(\x03\x12\x17\n\x0fnull_exceedance\x18\x03 \x01(\x01\x12\x15\n\rcluster_count\x18\x04 \x01(\x03\x12\x0c\n\x04note\x18\x05 \x01(\t\"n\n\x15GetAttributionRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xbaH6r422^(attributions|inferences)/[0-9A-HJKMNP-TV-Z]{26}$\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"w\n\x17ListAttributionsRequest\x12\x1f\n\rmodel_version\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"q\n\x18ListAttributionsResponse\x12<\n\x0c\x61ttributions\x18\x01 \x03(\x0b\x32&.openledger.attribution.v1.Attribution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"?\n\x1cSummarizeAttributionsRequest\x12\x1f\n\rmodel_version\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\xe8\x04\n\x12\x41ttributionSummary\x12\x14\n\x0c\x61nswer_count\x18\x01 \x01(\x03\x12\x15\n\rpending_count\x18\x02 \x01(\x03\x12T\n\x0c\x63ontributors\x18\x03 \x03(\x0b\x32>.openledger.attribution.v1.AttributionSummary.ContributorTotal\x12\x38\n\x10unattributed_ppm\x18\x04 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x39\n\x11\x63ontrol_naive_ppm\x18\x05 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x33\n\x0b\x63ontrol_ppm\x18\x06 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x39\n\x11\x63ontrol_check_ppm\x18\x07 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x1a\xe9\x01\n\x10\x43ontributorTotal\x12\x13\n\x0b\x63ontributor\x18\x01 \x01(\t\x12+\n\x03ppm\x18\x02 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x31\n\tnaive_ppm\x18\x03 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x33\n\x0blexical_ppm\x18\x04 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x14\n\x0crecord_count\x18\x05 \x01(\x03\x12\x15\n\rcluster_count\x18\x06 \x01(\x03\"\\\n\x1dListAttributionIndexesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\"w\n\x1eListAttributionIndexesResponse\x12<\n\x07indexes\x18\x01 \x03(\x0b\x32+.openledger.attribution.v1.AttributionIndex\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb6\x01\n\x10\x41ttributionIndex\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x30\n\x08progress\x18\x03 \x01(\x0b\x32\x1e.openledger.common.v1.Progress\x12\x14\n\x0crecord_count\x18\x04 \x01(\x03\x12\x15\n\rcontrol_count\x18\x05 \x01(\x03\x12\r\n\x05ready\x18\x06 \x01(\x08\x12\r\n\x05\x65rror\x18\x07 \x01(\t\"\x9b\x02\n\x11\x41ttributionScored\x12;\n\x0b\x61ttribution\x18\x01 \x01(\x0b\x32&.openledger.attribution.v1.Attribution\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12_\n\x12treasury_addresses\x18\x03 \x03(\x0b\x32\x43.openledger.attribution.v1.AttributionScored.TreasuryAddressesEntry\x1a\x38\n\x16TreasuryAddressesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*r\n\x10\x41ttributionState\x12!\n\x1d\x41TTRIBUTION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTRIBUTION_STATE_PENDING\x10\x01\x12\x1c\n\x18\x41TTRIBUTION_STATE_SCORED\x10\x02\x32\x91\x05\n\x12\x41ttributionService\x12\x8a\x01\n\x0eGetAttribution\x12\x30.openledger.attribution.v1.GetAttributionRequest\x1a&.openledger.attribution.v1.Attribution\"\x1e\xca\xda\x18\x1a\n\x18\x61ttribution.records.read\x12\x9b\x01\n\x10ListAttributions\x12\x32.openledger.attribution.v1.ListAttributionsRequest\x1a\x33.openledger.attribution.v1.ListAttributionsResponse\"\x1e\xca\xda\x18\x1a\n\x18\x61ttribution.records.read\x12\x9f\x01\n\x15SummarizeAttributions\x12\x37.openledger.attribution.v1.SummarizeAttributionsRequest\x1a-.openledger.attribution.v1.AttributionSummary\"\x1e\xca\xda\x18\x1a\n\x18\x61ttribution.records.read\x12\xad\x01\n\x16ListAttributionIndexes\x12\x38.openledger.attribution.v1.ListAttributionIndexesRequest\x1a\x39.openledger.attribution.v1.ListAttributionIndexesResponse\"\x1e\xca\xda\x18\x1a\n\x18\x61ttribution.indexes.readb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+openledger/attribution/v1/attribution.proto\x12\x19openledger.attribution.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#openledger/common/v1/estimate.proto\x1a\x1fopenledger/common/v1/list.proto\x1a\'openledger/inference/v1/inference.proto\x1a\"openledger/options/v1/access.proto\"\xca\x04\n\x0b\x41ttribution\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tinference\x18\x02 \x01(\t\x12:\n\x05state\x18\x03 \x01(\x0e\x32+.openledger.attribution.v1.AttributionState\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x16\n\x0e\x63\x61nonical_json\x18\x05 \x01(\x0c\x12\x33\n\x05model\x18\x06 \x01(\x0b\x32$.openledger.inference.v1.ServedModel\x12\x14\n\x0cindex_digest\x18\x07 \x01(\t\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x30\n\x06shares\x18\t \x03(\x0b\x32 .openledger.attribution.v1.Share\x12\x18\n\x10unattributed_ppm\x18\n \x01(\x03\x12\x1b\n\x13unattributed_reason\x18\x0b \x01(\t\x12.\n\x05spans\x18\x0c \x03(\x0b\x32\x1f.openledger.attribution.v1.Span\x12;\n\x0breliability\x18\r \x01(\x0b\x32&.openledger.attribution.v1.Reliability\x12-\n\x05usage\x18\x0e \x01(\x0b\x32\x1e.openledger.inference.v1.Usage\x12\x11\n\tprincipal\x18\x0f \x01(\t\x12\x13\n\x0bmodel_owner\x18\x10 \x01(\t\x12.\n\nscore_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd2\x01\n\x05Share\x12\x0f\n\x07\x64\x61tanet\x18\x01 \x01(\t\x12\x13\n\x0b\x63ontributor\x18\x02 \x01(\t\x12\x0b\n\x03ppm\x18\x03 \x01(\x03\x12\x30\n\x08\x65stimate\x18\x04 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x11\n\tnaive_ppm\x18\x05 \x01(\x03\x12\x13\n\x0blexical_ppm\x18\x06 \x01(\x03\x12\x16\n\x0epayout_address\x18\x07 \x01(\t\x12\x0f\n\x07p_value\x18\x08 \x01(\x01\x12\x13\n\x0btop_records\x18\t \x03(\t\"\x8b\x01\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\x05\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x05\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x11\n\tin_prompt\x18\x04 \x01(\x08\x12\x18\n\x10occurrence_count\x18\x05 \x01(\x03\x12\x16\n\x0erecord_digests\x18\x06 \x03(\t\x12\x14\n\x0c\x63ontributors\x18\x07 \x03(\t\"\x80\x01\n\x0bReliability\x12\x1c\n\x14split_half_agreement\x18\x01 \x01(\x01\x12\x15\n\rcontrol_count\x18\x02 \x01(\x03\x12\x17\n\x0fnull_exceedance\x18\x03 \x01(\x01\x12\x15\n\rcluster_count\x18\x04 \x01(\x03\x12\x0c\n\x04note\x18\x05 \x01(\t\"n\n\x15GetAttributionRequest\x12G\n\x04name\x18\x01 \x01(\tB9\xbaH6r422^(attributions|inferences)/[0-9A-HJKMNP-TV-Z]{26}$\x12\x0c\n\x04wait\x18\x02 \x01(\x08\"\xe1\x01\n\x17ListAttributionsRequest\x12\x1f\n\rmodel_version\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x1d\n\tpage_size\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x18\n\x06\x66ilter\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x1a\n\x08order_by\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\x12\x32\n\x04view\x18\x06 \x01(\x0e\x32\x1a.openledger.common.v1.ViewB\x08\xbaH\x05\x82\x01\x02\x10\x01\"\x85\x01\n\x18ListAttributionsResponse\x12<\n\x0c\x61ttributions\x18\x01 \x03(\x0b\x32&.openledger.attribution.v1.Attribution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\"?\n\x1cSummarizeAttributionsRequest\x12\x1f\n\rmodel_version\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\xe8\x04\n\x12\x41ttributionSummary\x12\x14\n\x0c\x61nswer_count\x18\x01 \x01(\x03\x12\x15\n\rpending_count\x18\x02 \x01(\x03\x12T\n\x0c\x63ontributors\x18\x03 \x03(\x0b\x32>.openledger.attribution.v1.AttributionSummary.ContributorTotal\x12\x38\n\x10unattributed_ppm\x18\x04 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x39\n\x11\x63ontrol_naive_ppm\x18\x05 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x33\n\x0b\x63ontrol_ppm\x18\x06 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x39\n\x11\x63ontrol_check_ppm\x18\x07 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x1a\xe9\x01\n\x10\x43ontributorTotal\x12\x13\n\x0b\x63ontributor\x18\x01 \x01(\t\x12+\n\x03ppm\x18\x02 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x31\n\tnaive_ppm\x18\x03 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x33\n\x0blexical_ppm\x18\x04 \x01(\x0b\x32\x1e.openledger.common.v1.Estimate\x12\x14\n\x0crecord_count\x18\x05 \x01(\x03\x12\x15\n\rcluster_count\x18\x06 \x01(\x03\"\x92\x01\n\x1dListAttributionIndexesRequest\x12\x1d\n\tpage_size\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\x1c\n\npage_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x18\n\x06\x66ilter\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08\x12\x1a\n\x08order_by\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02\"\x8b\x01\n\x1eListAttributionIndexesResponse\x12<\n\x07indexes\x18\x01 \x03(\x0b\x32+.openledger.attribution.v1.AttributionIndex\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\"\xb6\x01\n\x10\x41ttributionIndex\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x30\n\x08progress\x18\x03 \x01(\x0b\x32\x1e.openledger.common.v1.Progress\x12\x14\n\x0crecord_count\x18\x04 \x01(\x03\x12\x15\n\rcontrol_count\x18\x05 \x01(\x03\x12\r\n\x05ready\x18\x06 \x01(\x08\x12\r\n\x05\x65rror\x18\x07 \x01(\t\"\x9b\x02\n\x11\x41ttributionScored\x12;\n\x0b\x61ttribution\x18\x01 \x01(\x0b\x32&.openledger.attribution.v1.Attribution\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12_\n\x12treasury_addresses\x18\x03 \x03(\x0b\x32\x43.openledger.attribution.v1.AttributionScored.TreasuryAddressesEntry\x1a\x38\n\x16TreasuryAddressesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*r\n\x10\x41ttributionState\x12!\n\x1d\x41TTRIBUTION_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTRIBUTION_STATE_PENDING\x10\x01\x12\x1c\n\x18\x41TTRIBUTION_STATE_SCORED\x10\x02\x32\x9d\x05\n\x12\x41ttributionService\x12\x8d\x01\n\x0eGetAttribution\x12\x30.openledger.attribution.v1.GetAttributionRequest\x1a&.openledger.attribution.v1.Attribution\"!\x90\x02\x01\xca\xda\x18\x1a\n\x18\x61ttribution.records.read\x12\x9e\x01\n\x10ListAttributions\x12\x32.openledger.attribution.v1.ListAttributionsRequest\x1a\x33.openledger.attribution.v1.ListAttributionsResponse\"!\x90\x02\x01\xca\xda\x18\x1a\n\x18\x61ttribution.records.read\x12\xa2\x01\n\x15SummarizeAttributions\x12\x37.openledger.attribution.v1.SummarizeAttributionsRequest\x1a-.openledger.attribution.v1.AttributionSummary\"!\x90\x02\x01\xca\xda\x18\x1a\n\x18\x61ttribution.records.read\x12\xb0\x01\n\x16ListAttributionIndexes\x12\x38.openledger.attribution.v1.ListAttributionIndexesRequest\x1a\x39.openledger.attribution.v1.ListAttributionIndexesResponse\"!\x90\x02\x01\xca\xda\x18\x1a\n\x18\x61ttribution.indexes.readb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,54 +45,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTATTRIBUTIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTATTRIBUTIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTATTRIBUTIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTATTRIBUTIONSREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_LISTATTRIBUTIONSREQUEST'].fields_by_name['filter']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTATTRIBUTIONSREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTATTRIBUTIONSREQUEST'].fields_by_name['order_by']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_LISTATTRIBUTIONSREQUEST'].fields_by_name['view']._loaded_options = None
+  _globals['_LISTATTRIBUTIONSREQUEST'].fields_by_name['view']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_SUMMARIZEATTRIBUTIONSREQUEST'].fields_by_name['model_version']._loaded_options = None
   _globals['_SUMMARIZEATTRIBUTIONSREQUEST'].fields_by_name['model_version']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_LISTATTRIBUTIONINDEXESREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTATTRIBUTIONINDEXESREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\007\032\005\030\350\007(\000'
   _globals['_LISTATTRIBUTIONINDEXESREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTATTRIBUTIONINDEXESREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTATTRIBUTIONINDEXESREQUEST'].fields_by_name['filter']._loaded_options = None
+  _globals['_LISTATTRIBUTIONINDEXESREQUEST'].fields_by_name['filter']._serialized_options = b'\272H\005r\003\030\200\010'
+  _globals['_LISTATTRIBUTIONINDEXESREQUEST'].fields_by_name['order_by']._loaded_options = None
+  _globals['_LISTATTRIBUTIONINDEXESREQUEST'].fields_by_name['order_by']._serialized_options = b'\272H\005r\003\030\200\002'
   _globals['_ATTRIBUTIONSCORED_TREASURYADDRESSESENTRY']._loaded_options = None
   _globals['_ATTRIBUTIONSCORED_TREASURYADDRESSESENTRY']._serialized_options = b'8\001'
   _globals['_ATTRIBUTIONSERVICE'].methods_by_name['GetAttribution']._loaded_options = None
-  _globals['_ATTRIBUTIONSERVICE'].methods_by_name['GetAttribution']._serialized_options = b'\312\332\030\032\n\030attribution.records.read'
+  _globals['_ATTRIBUTIONSERVICE'].methods_by_name['GetAttribution']._serialized_options = b'\220\002\001\312\332\030\032\n\030attribution.records.read'
   _globals['_ATTRIBUTIONSERVICE'].methods_by_name['ListAttributions']._loaded_options = None
-  _globals['_ATTRIBUTIONSERVICE'].methods_by_name['ListAttributions']._serialized_options = b'\312\332\030\032\n\030attribution.records.read'
+  _globals['_ATTRIBUTIONSERVICE'].methods_by_name['ListAttributions']._serialized_options = b'\220\002\001\312\332\030\032\n\030attribution.records.read'
   _globals['_ATTRIBUTIONSERVICE'].methods_by_name['SummarizeAttributions']._loaded_options = None
-  _globals['_ATTRIBUTIONSERVICE'].methods_by_name['SummarizeAttributions']._serialized_options = b'\312\332\030\032\n\030attribution.records.read'
+  _globals['_ATTRIBUTIONSERVICE'].methods_by_name['SummarizeAttributions']._serialized_options = b'\220\002\001\312\332\030\032\n\030attribution.records.read'
   _globals['_ATTRIBUTIONSERVICE'].methods_by_name['ListAttributionIndexes']._loaded_options = None
-  _globals['_ATTRIBUTIONSERVICE'].methods_by_name['ListAttributionIndexes']._serialized_options = b'\312\332\030\032\n\030attribution.indexes.read'
-  _globals['_ATTRIBUTIONSTATE']._serialized_start=3043
-  _globals['_ATTRIBUTIONSTATE']._serialized_end=3157
-  _globals['_ATTRIBUTION']._serialized_start=251
-  _globals['_ATTRIBUTION']._serialized_end=837
-  _globals['_SHARE']._serialized_start=840
-  _globals['_SHARE']._serialized_end=1050
-  _globals['_SPAN']._serialized_start=1053
-  _globals['_SPAN']._serialized_end=1192
-  _globals['_RELIABILITY']._serialized_start=1195
-  _globals['_RELIABILITY']._serialized_end=1323
-  _globals['_GETATTRIBUTIONREQUEST']._serialized_start=1325
-  _globals['_GETATTRIBUTIONREQUEST']._serialized_end=1435
-  _globals['_LISTATTRIBUTIONSREQUEST']._serialized_start=1437
-  _globals['_LISTATTRIBUTIONSREQUEST']._serialized_end=1556
-  _globals['_LISTATTRIBUTIONSRESPONSE']._serialized_start=1558
-  _globals['_LISTATTRIBUTIONSRESPONSE']._serialized_end=1671
-  _globals['_SUMMARIZEATTRIBUTIONSREQUEST']._serialized_start=1673
-  _globals['_SUMMARIZEATTRIBUTIONSREQUEST']._serialized_end=1736
-  _globals['_ATTRIBUTIONSUMMARY']._serialized_start=1739
-  _globals['_ATTRIBUTIONSUMMARY']._serialized_end=2355
-  _globals['_ATTRIBUTIONSUMMARY_CONTRIBUTORTOTAL']._serialized_start=2122
-  _globals['_ATTRIBUTIONSUMMARY_CONTRIBUTORTOTAL']._serialized_end=2355
-  _globals['_LISTATTRIBUTIONINDEXESREQUEST']._serialized_start=2357
-  _globals['_LISTATTRIBUTIONINDEXESREQUEST']._serialized_end=2449
-  _globals['_LISTATTRIBUTIONINDEXESRESPONSE']._serialized_start=2451
-  _globals['_LISTATTRIBUTIONINDEXESRESPONSE']._serialized_end=2570
-  _globals['_ATTRIBUTIONINDEX']._serialized_start=2573
-  _globals['_ATTRIBUTIONINDEX']._serialized_end=2755
-  _globals['_ATTRIBUTIONSCORED']._serialized_start=2758
-  _globals['_ATTRIBUTIONSCORED']._serialized_end=3041
-  _globals['_ATTRIBUTIONSCORED_TREASURYADDRESSESENTRY']._serialized_start=2985
-  _globals['_ATTRIBUTIONSCORED_TREASURYADDRESSESENTRY']._serialized_end=3041
-  _globals['_ATTRIBUTIONSERVICE']._serialized_start=3160
-  _globals['_ATTRIBUTIONSERVICE']._serialized_end=3817
+  _globals['_ATTRIBUTIONSERVICE'].methods_by_name['ListAttributionIndexes']._serialized_options = b'\220\002\001\312\332\030\032\n\030attribution.indexes.read'
+  _globals['_ATTRIBUTIONSTATE']._serialized_start=3280
+  _globals['_ATTRIBUTIONSTATE']._serialized_end=3394
+  _globals['_ATTRIBUTION']._serialized_start=284
+  _globals['_ATTRIBUTION']._serialized_end=870
+  _globals['_SHARE']._serialized_start=873
+  _globals['_SHARE']._serialized_end=1083
+  _globals['_SPAN']._serialized_start=1086
+  _globals['_SPAN']._serialized_end=1225
+  _globals['_RELIABILITY']._serialized_start=1228
+  _globals['_RELIABILITY']._serialized_end=1356
+  _globals['_GETATTRIBUTIONREQUEST']._serialized_start=1358
+  _globals['_GETATTRIBUTIONREQUEST']._serialized_end=1468
+  _globals['_LISTATTRIBUTIONSREQUEST']._serialized_start=1471
+  _globals['_LISTATTRIBUTIONSREQUEST']._serialized_end=1696
+  _globals['_LISTATTRIBUTIONSRESPONSE']._serialized_start=1699
+  _globals['_LISTATTRIBUTIONSRESPONSE']._serialized_end=1832
+  _globals['_SUMMARIZEATTRIBUTIONSREQUEST']._serialized_start=1834
+  _globals['_SUMMARIZEATTRIBUTIONSREQUEST']._serialized_end=1897
+  _globals['_ATTRIBUTIONSUMMARY']._serialized_start=1900
+  _globals['_ATTRIBUTIONSUMMARY']._serialized_end=2516
+  _globals['_ATTRIBUTIONSUMMARY_CONTRIBUTORTOTAL']._serialized_start=2283
+  _globals['_ATTRIBUTIONSUMMARY_CONTRIBUTORTOTAL']._serialized_end=2516
+  _globals['_LISTATTRIBUTIONINDEXESREQUEST']._serialized_start=2519
+  _globals['_LISTATTRIBUTIONINDEXESREQUEST']._serialized_end=2665
+  _globals['_LISTATTRIBUTIONINDEXESRESPONSE']._serialized_start=2668
+  _globals['_LISTATTRIBUTIONINDEXESRESPONSE']._serialized_end=2807
+  _globals['_ATTRIBUTIONINDEX']._serialized_start=2810
+  _globals['_ATTRIBUTIONINDEX']._serialized_end=2992
+  _globals['_ATTRIBUTIONSCORED']._serialized_start=2995
+  _globals['_ATTRIBUTIONSCORED']._serialized_end=3278
+  _globals['_ATTRIBUTIONSCORED_TREASURYADDRESSESENTRY']._serialized_start=3222
+  _globals['_ATTRIBUTIONSCORED_TREASURYADDRESSESENTRY']._serialized_end=3278
+  _globals['_ATTRIBUTIONSERVICE']._serialized_start=3397
+  _globals['_ATTRIBUTIONSERVICE']._serialized_end=4066
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AttributionServiceStub(object):
-    """Answers to contributor shares, spans and reliability.
+    """Attributions of answers: contributors' shares, matching spans and reliability.
     """
 
     def __init__(self, channel):
@@ -58,32 +58,32 @@ class AttributionServiceStub(object):
 
 
 class AttributionServiceServicer(object):
-    """Answers to contributor shares, spans and reliability.
+    """Attributions of answers: contributors' shares, matching spans and reliability.
     """
 
     def GetAttribution(self, request, context):
-        """Reads the attribution of one answer. With `wait`, waits until it is scored or the deadline passes.
+        """Reads the attribution of one answer. With `wait`, returns when it is scored, or shortly before the deadline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAttributions(self, request, context):
-        """Lists attributions, newest first.
+        """Lists attributions, newest first unless `order_by` says otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SummarizeAttributions(self, request, context):
-        """Totals by contributor, beside what naive normalisation would have paid.
+        """Reads totals by contributor, with the shares that naive normalisation would have given for comparison.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAttributionIndexes(self, request, context):
-        """Lists the indexes and how far they are built.
+        """Lists the indexes and their build progress.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ def add_AttributionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AttributionService(object):
-    """Answers to contributor shares, spans and reliability.
+    """Attributions of answers: contributors' shares, matching spans and reliability.
     """
 
     @staticmethod

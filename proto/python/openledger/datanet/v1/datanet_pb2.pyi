@@ -10,6 +10,8 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from openledger.common.v1 import estimate_pb2 as _estimate_pb2
+from openledger.common.v1 import list_pb2 as _list_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +22,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ContaminationCheck:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ContaminationCheckEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ContaminationCheck.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONTAMINATION_CHECK_UNSPECIFIED: _ContaminationCheck.ValueType  # 0
+    """Same as CONTAMINATION_CHECK_ON."""
+    CONTAMINATION_CHECK_ON: _ContaminationCheck.ValueType  # 1
+    """A record with an evaluation item is rejected."""
+    CONTAMINATION_CHECK_OFF: _ContaminationCheck.ValueType  # 2
+    """Nothing is checked: scores of models that train on this Datanet prove nothing. Snapshots say so in their manifest."""
+
+class ContaminationCheck(_ContaminationCheck, metaclass=_ContaminationCheckEnumTypeWrapper):
+    """Whether a Datanet's records are checked for evaluation items."""
+
+CONTAMINATION_CHECK_UNSPECIFIED: ContaminationCheck.ValueType  # 0
+"""Same as CONTAMINATION_CHECK_ON."""
+CONTAMINATION_CHECK_ON: ContaminationCheck.ValueType  # 1
+"""A record with an evaluation item is rejected."""
+CONTAMINATION_CHECK_OFF: ContaminationCheck.ValueType  # 2
+"""Nothing is checked: scores of models that train on this Datanet prove nothing. Snapshots say so in their manifest."""
+Global___ContaminationCheck: _TypeAlias = ContaminationCheck  # noqa: Y015
 
 class _ReviewMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -32,17 +58,17 @@ class _ReviewModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReviewMode
     REVIEW_MODE_AUTOMATIC: _ReviewMode.ValueType  # 1
     """A record that the rules accept is accepted."""
     REVIEW_MODE_MANUAL: _ReviewMode.ValueType  # 2
-    """A record that the rules accept waits for ReviewRecord."""
+    """A record that the rules accept is pending until ReviewRecord."""
 
 class ReviewMode(_ReviewMode, metaclass=_ReviewModeEnumTypeWrapper):
-    """Whether people review records after the rules did."""
+    """Whether people review records after the rules."""
 
 REVIEW_MODE_UNSPECIFIED: ReviewMode.ValueType  # 0
 """Same as REVIEW_MODE_AUTOMATIC."""
 REVIEW_MODE_AUTOMATIC: ReviewMode.ValueType  # 1
 """A record that the rules accept is accepted."""
 REVIEW_MODE_MANUAL: ReviewMode.ValueType  # 2
-"""A record that the rules accept waits for ReviewRecord."""
+"""A record that the rules accept is pending until ReviewRecord."""
 Global___ReviewMode: _TypeAlias = ReviewMode  # noqa: Y015
 
 class _RecordState:
@@ -54,13 +80,13 @@ class _RecordStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordSta
     RECORD_STATE_UNSPECIFIED: _RecordState.ValueType  # 0
     """Not set."""
     RECORD_STATE_PENDING: _RecordState.ValueType  # 1
-    """Waits for a person."""
+    """Waits for review by a person."""
     RECORD_STATE_ACCEPTED: _RecordState.ValueType  # 2
-    """In the next snapshot."""
+    """Part of the next snapshot."""
     RECORD_STATE_REJECTED: _RecordState.ValueType  # 3
-    """Refused by a rule or a person."""
+    """Rejected by a rule or a person."""
     RECORD_STATE_WITHDRAWN: _RecordState.ValueType  # 4
-    """Taken back by its contributor or the owner."""
+    """Withdrawn by its contributor or the Datanet's owner."""
 
 class RecordState(_RecordState, metaclass=_RecordStateEnumTypeWrapper):
     """State of a record."""
@@ -68,14 +94,74 @@ class RecordState(_RecordState, metaclass=_RecordStateEnumTypeWrapper):
 RECORD_STATE_UNSPECIFIED: RecordState.ValueType  # 0
 """Not set."""
 RECORD_STATE_PENDING: RecordState.ValueType  # 1
-"""Waits for a person."""
+"""Waits for review by a person."""
 RECORD_STATE_ACCEPTED: RecordState.ValueType  # 2
-"""In the next snapshot."""
+"""Part of the next snapshot."""
 RECORD_STATE_REJECTED: RecordState.ValueType  # 3
-"""Refused by a rule or a person."""
+"""Rejected by a rule or a person."""
 RECORD_STATE_WITHDRAWN: RecordState.ValueType  # 4
-"""Taken back by its contributor or the owner."""
+"""Withdrawn by its contributor or the Datanet's owner."""
 Global___RecordState: _TypeAlias = RecordState  # noqa: Y015
+
+class _DecisionSubject:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DecisionSubjectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DecisionSubject.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DECISION_SUBJECT_UNSPECIFIED: _DecisionSubject.ValueType  # 0
+    """Same as DECISION_SUBJECT_TEXT."""
+    DECISION_SUBJECT_TEXT: _DecisionSubject.ValueType  # 1
+    """The text: no contributor can send it again."""
+    DECISION_SUBJECT_CONTRIBUTOR: _DecisionSubject.ValueType  # 2
+    """Who contributed it: this contributor cannot send it again, others can. The text is deleted here at once."""
+
+class DecisionSubject(_DecisionSubject, metaclass=_DecisionSubjectEnumTypeWrapper):
+    """What a person's rejection or withdrawal is about."""
+
+DECISION_SUBJECT_UNSPECIFIED: DecisionSubject.ValueType  # 0
+"""Same as DECISION_SUBJECT_TEXT."""
+DECISION_SUBJECT_TEXT: DecisionSubject.ValueType  # 1
+"""The text: no contributor can send it again."""
+DECISION_SUBJECT_CONTRIBUTOR: DecisionSubject.ValueType  # 2
+"""Who contributed it: this contributor cannot send it again, others can. The text is deleted here at once."""
+Global___DecisionSubject: _TypeAlias = DecisionSubject  # noqa: Y015
+
+class _SealOperationState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SealOperationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SealOperationState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEAL_OPERATION_STATE_UNSPECIFIED: _SealOperationState.ValueType  # 0
+    """Not set."""
+    SEAL_OPERATION_STATE_PENDING: _SealOperationState.ValueType  # 1
+    """Waits: for its turn, or for a process to continue it after the one that ran it has stopped."""
+    SEAL_OPERATION_STATE_RUNNING: _SealOperationState.ValueType  # 2
+    """Runs."""
+    SEAL_OPERATION_STATE_SUCCEEDED: _SealOperationState.ValueType  # 3
+    """Made a snapshot."""
+    SEAL_OPERATION_STATE_FAILED: _SealOperationState.ValueType  # 4
+    """Ended without a snapshot; `error` says why."""
+    SEAL_OPERATION_STATE_CANCELLED: _SealOperationState.ValueType  # 5
+    """Cancelled by a client."""
+
+class SealOperationState(_SealOperationState, metaclass=_SealOperationStateEnumTypeWrapper):
+    """State of an operation."""
+
+SEAL_OPERATION_STATE_UNSPECIFIED: SealOperationState.ValueType  # 0
+"""Not set."""
+SEAL_OPERATION_STATE_PENDING: SealOperationState.ValueType  # 1
+"""Waits: for its turn, or for a process to continue it after the one that ran it has stopped."""
+SEAL_OPERATION_STATE_RUNNING: SealOperationState.ValueType  # 2
+"""Runs."""
+SEAL_OPERATION_STATE_SUCCEEDED: SealOperationState.ValueType  # 3
+"""Made a snapshot."""
+SEAL_OPERATION_STATE_FAILED: SealOperationState.ValueType  # 4
+"""Ended without a snapshot; `error` says why."""
+SEAL_OPERATION_STATE_CANCELLED: SealOperationState.ValueType  # 5
+"""Cancelled by a client."""
+Global___SealOperationState: _TypeAlias = SealOperationState  # noqa: Y015
 
 class _SnapshotPart:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -86,7 +172,7 @@ class _SnapshotPartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Snapshot
     SNAPSHOT_PART_UNSPECIFIED: _SnapshotPart.ValueType  # 0
     """Not set."""
     SNAPSHOT_PART_RECORDS: _SnapshotPart.ValueType  # 1
-    """JSON lines, one record a line, in canonical order."""
+    """JSON lines, one record per line, in canonical order."""
     SNAPSHOT_PART_MANIFEST: _SnapshotPart.ValueType  # 2
     """Canonical JSON: schema, counts, contributors, root, records digest."""
 
@@ -96,7 +182,7 @@ class SnapshotPart(_SnapshotPart, metaclass=_SnapshotPartEnumTypeWrapper):
 SNAPSHOT_PART_UNSPECIFIED: SnapshotPart.ValueType  # 0
 """Not set."""
 SNAPSHOT_PART_RECORDS: SnapshotPart.ValueType  # 1
-"""JSON lines, one record a line, in canonical order."""
+"""JSON lines, one record per line, in canonical order."""
 SNAPSHOT_PART_MANIFEST: SnapshotPart.ValueType  # 2
 """Canonical JSON: schema, counts, contributors, root, records digest."""
 Global___SnapshotPart: _TypeAlias = SnapshotPart  # noqa: Y015
@@ -119,18 +205,18 @@ class Datanet(_message.Message):
     name: _builtins.str
     """`datanets/{datanet}`."""
     display_name: _builtins.str
-    """Name for people."""
+    """Name to show to people."""
     description: _builtins.str
-    """What the data is and is for."""
+    """What the data is, and its purpose."""
     licence: _builtins.str
     """SPDX id or name of the licence contributors consent to."""
     owner: _builtins.str
-    """Principal who created and administers it."""
+    """The principal that created and administers it."""
     treasury_address: _builtins.str
-    """Chain address that receives what is not attributable; "" keeps it on the platform's ledger."""
+    """Chain address that receives the unattributed part of fees; with "" the answer's other Datanets receive it, or the platform."""
     @_builtins.property
     def schema(self) -> Global___RecordSchema:
-        """The shape of a record."""
+        """The schema of a record."""
 
     @_builtins.property
     def policy(self) -> Global___QualityPolicy:
@@ -163,7 +249,7 @@ Global___Datanet: _TypeAlias = Datanet  # noqa: Y015
 
 @_typing.final
 class RecordSchema(_message.Message):
-    """The shape of a record: a flat JSON object of strings, and how it becomes a prompt and a completion."""
+    """The schema of a record: a flat JSON object of strings, and the templates that turn it into a prompt and a completion. At most 1 MiB of JSON."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -181,14 +267,14 @@ class RecordSchema(_message.Message):
         name: _builtins.str
         """Key in the JSON object."""
         required: _builtins.bool
-        """True when a record without it is rejected."""
+        """Whether a record without it is rejected."""
         max_length: _builtins.int
-        """Longest value in characters; 0 means 65,536."""
+        """Maximum length of the value in characters; 0 means 65,536."""
         description: _builtins.str
         """What it means, for contributors."""
         @_builtins.property
         def allowed_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-            """The values allowed; empty means any."""
+            """The allowed values; empty means any."""
 
         def __init__(
             self,
@@ -209,9 +295,9 @@ class RecordSchema(_message.Message):
     PROMPT_TEMPLATE_FIELD_NUMBER: _builtins.int
     COMPLETION_TEMPLATE_FIELD_NUMBER: _builtins.int
     prompt_template: _builtins.str
-    """Prompt with `{field}` places, e.g. "Report: {text}\\nTactic:"."""
+    """Prompt with `{field}` placeholders, e.g. "Report: {text}\\nTactic:"."""
     completion_template: _builtins.str
-    """Completion with `{field}` places, e.g. " {tactic}"."""
+    """Completion with `{field}` placeholders, e.g. " {tactic}"."""
     @_builtins.property
     def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordSchema.Field]:
         """The fields a record may have."""
@@ -243,19 +329,22 @@ class QualityPolicy(_message.Message):
     NEAR_DUPLICATE_THRESHOLD_FIELD_NUMBER: _builtins.int
     GATE_ITEMS_DIGEST_FIELD_NUMBER: _builtins.int
     REVIEW_MODE_FIELD_NUMBER: _builtins.int
+    CONTAMINATION_CHECK_FIELD_NUMBER: _builtins.int
     min_words: _builtins.int
-    """Shortest text in words; 0 means 4."""
+    """Minimum length of the text in words; 0 means 4."""
     max_records_per_contributor: _builtins.int
-    """Most accepted records of one contributor; 0 means no cap."""
+    """Maximum number of accepted and pending records of one contributor; 0 means no maximum."""
     near_duplicate_threshold: _builtins.float
     """Jaccard similarity of word shingles from which two records are near-duplicates; 0 means 0.7."""
     gate_items_digest: _builtins.str
-    """Digest of an object of evaluation items (JSON lines {suite, item, text}); a record that shares a 13-gram with one is rejected. "" checks none."""
+    """Digest of an object with the promotion gate's evaluation items (JSON lines {suite, item, text}); a record that shares 13 consecutive words with one is rejected. "" means the items that the platform evaluates with, which the service's setting names; the view shows which they were."""
     review_mode: Global___ReviewMode.ValueType
     """Whether a person must accept each record that the rules accept."""
+    contamination_check: Global___ContaminationCheck.ValueType
+    """Whether records are checked for evaluation items."""
     @_builtins.property
     def personal_data_entities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Personal data that rejects a record, as recogniser entities, e.g. "EMAIL_ADDRESS"; empty means EMAIL_ADDRESS, PHONE_NUMBER, CREDIT_CARD, IBAN_CODE, US_SSN."""
+        """Kinds of personal data that reject a record, e.g. "EMAIL_ADDRESS"; empty means EMAIL_ADDRESS, PHONE_NUMBER, CREDIT_CARD, IBAN_CODE, US_SSN."""
 
     def __init__(
         self,
@@ -266,10 +355,11 @@ class QualityPolicy(_message.Message):
         near_duplicate_threshold: _builtins.float = ...,
         gate_items_digest: _builtins.str = ...,
         review_mode: Global___ReviewMode.ValueType = ...,
+        contamination_check: Global___ContaminationCheck.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate_items_digest", b"gate_items_digest", "max_records_per_contributor", b"max_records_per_contributor", "min_words", b"min_words", "near_duplicate_threshold", b"near_duplicate_threshold", "personal_data_entities", b"personal_data_entities", "review_mode", b"review_mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contamination_check", b"contamination_check", "gate_items_digest", b"gate_items_digest", "max_records_per_contributor", b"max_records_per_contributor", "min_words", b"min_words", "near_duplicate_threshold", b"near_duplicate_threshold", "personal_data_entities", b"personal_data_entities", "review_mode", b"review_mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -277,7 +367,7 @@ Global___QualityPolicy: _TypeAlias = QualityPolicy  # noqa: Y015
 
 @_typing.final
 class Contributor(_message.Message):
-    """Who contributes to a Datanet."""
+    """A contributor to a Datanet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -289,20 +379,23 @@ class Contributor(_message.Message):
     CONSENT_TIME_FIELD_NUMBER: _builtins.int
     ACCEPTED_COUNT_FIELD_NUMBER: _builtins.int
     REJECTED_COUNT_FIELD_NUMBER: _builtins.int
+    PENDING_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`datanets/{datanet}/contributors/{contributor}`."""
     principal: _builtins.str
     """The principal that may contribute under this name."""
     display_name: _builtins.str
-    """Name for people."""
+    """Name to show to people."""
     payout_address: _builtins.str
-    """EVM address that rewards are claimed by, EIP-55 checksummed; "" holds rewards until one is given."""
+    """EVM address that may claim the rewards, EIP-55 checksummed; "" means rewards are held until there is one."""
     consent_licence: _builtins.str
     """The licence consented to."""
     accepted_count: _builtins.int
     """Accepted records."""
     rejected_count: _builtins.int
     """Rejected records."""
+    pending_count: _builtins.int
+    """Records that are waiting for review."""
     @_builtins.property
     def consent_time(self) -> _timestamp_pb2.Timestamp:
         """When consent was recorded."""
@@ -318,10 +411,11 @@ class Contributor(_message.Message):
         consent_time: _timestamp_pb2.Timestamp | None = ...,
         accepted_count: _builtins.int = ...,
         rejected_count: _builtins.int = ...,
+        pending_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["consent_time", b"consent_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "consent_licence", b"consent_licence", "consent_time", b"consent_time", "display_name", b"display_name", "name", b"name", "payout_address", b"payout_address", "principal", b"principal", "rejected_count", b"rejected_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_count", b"accepted_count", "consent_licence", b"consent_licence", "consent_time", b"consent_time", "display_name", b"display_name", "name", b"name", "payout_address", b"payout_address", "pending_count", b"pending_count", "principal", b"principal", "rejected_count", b"rejected_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -341,6 +435,7 @@ class Record(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DAMAGED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`datanets/{datanet}/records/{sha256 hex}`."""
     digest: _builtins.str
@@ -348,16 +443,18 @@ class Record(_message.Message):
     contributor: _builtins.str
     """`datanets/{datanet}/contributors/{contributor}` of its first contributor."""
     state: Global___RecordState.ValueType
-    """Where it stands."""
+    """Its state."""
     rule: _builtins.str
-    """Rule that rejected it, e.g. "personal_data"; "" when none did."""
+    """Rule that rejected it, e.g. "personal_data"; "withdrawn" if its contributor withdrew it, "contributor" if a person decided against who contributed it: then others may send the text; otherwise ""."""
     reason: _builtins.str
-    """Why, for people."""
+    """The reason, for people."""
     content: _builtins.bytes
-    """The canonical JSON; empty for records rejected for personal data, which are not kept."""
+    """The canonical JSON. Empty for a withdrawn record, for one that a rule rejected or a person because of its contributor, and in the BASIC view."""
+    damaged: _builtins.bool
+    """Whether its content changed on the disk, so that its digest does not name it any more. Withdraw it, or restore the database. Known where the content is shown."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it came in."""
+        """When it arrived."""
 
     def __init__(
         self,
@@ -370,10 +467,11 @@ class Record(_message.Message):
         reason: _builtins.str = ...,
         content: _builtins.bytes = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        damaged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "contributor", b"contributor", "create_time", b"create_time", "digest", b"digest", "name", b"name", "reason", b"reason", "rule", b"rule", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "contributor", b"contributor", "create_time", b"create_time", "damaged", b"damaged", "digest", b"digest", "name", b"name", "reason", b"reason", "rule", b"rule", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -389,12 +487,12 @@ class CreateDatanetRequest(_message.Message):
     DATANET_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     datanet_id: _builtins.str
-    """The id: becomes `datanets/{datanet_id}`."""
+    """The id; the name becomes `datanets/{datanet_id}`."""
     request_id: _builtins.str
-    """Makes retries safe."""
+    """Makes retries safe: the same id returns the same resource."""
     @_builtins.property
     def datanet(self) -> Global___Datanet:
-        """Its content; `name`, `owner` and `create_time` are set by the service."""
+        """Its content; the service sets `name`, `owner` and `create_time`."""
 
     def __init__(
         self,
@@ -441,19 +539,31 @@ class ListDatanetsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 100."""
+    """Maximum number of items; 0 means 100. A page ends earlier before it exceeds 3 MB."""
     page_token: _builtins.str
-    """From a previous answer."""
+    """`next_page_token` of the previous page; "" means the first page."""
+    filter: _builtins.str
+    """Filter (AIP-160), e.g. `owner = "alice"`. Fields: name, display_name, description, licence, owner, create_time."""
+    order_by: _builtins.str
+    """Order (AIP-132), e.g. "create_time desc"; "" means by name."""
+    view: _list_pb2.View.ValueType
+    """BASIC omits the templates and the fields' allowed values."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        view: _list_pb2.View.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -467,8 +577,11 @@ class ListDatanetsResponse(_message.Message):
 
     DATANETS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Non-empty when there are more."""
+    """Non-empty if there are more pages."""
+    total_size: _builtins.int
+    """Number of items that match the filter, on all pages."""
     @_builtins.property
     def datanets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Datanet]:
         """The Datanets."""
@@ -478,10 +591,11 @@ class ListDatanetsResponse(_message.Message):
         *,
         datanets: _abc.Iterable[Global___Datanet] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["datanets", b"datanets", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["datanets", b"datanets", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -500,9 +614,9 @@ class RegisterContributorRequest(_message.Message):
     parent: _builtins.str
     """`datanets/{datanet}`."""
     contributor_id: _builtins.str
-    """The id: becomes `{parent}/contributors/{contributor_id}`."""
+    """The id; the name becomes `{parent}/contributors/{contributor_id}`."""
     request_id: _builtins.str
-    """Makes retries safe."""
+    """Makes retries safe: the same id returns the same resource."""
     @_builtins.property
     def contributor(self) -> Global___Contributor:
         """Its content: principal, display name, payout address, consent licence."""
@@ -532,22 +646,30 @@ class ListContributorsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`datanets/{datanet}`."""
     page_size: _builtins.int
-    """At most this many; 0 means 100."""
+    """Maximum number of items; 0 means 100. A page ends earlier before it exceeds 3 MB."""
     page_token: _builtins.str
-    """From a previous answer."""
+    """`next_page_token` of the previous page; "" means the first page."""
+    filter: _builtins.str
+    """Filter (AIP-160), e.g. `accepted_count > 100`. Fields: name, principal, display_name, payout_address, consent_licence, consent_time, accepted_count, pending_count, rejected_count."""
+    order_by: _builtins.str
+    """Order (AIP-132), e.g. "accepted_count desc"; "" means by name."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -561,8 +683,11 @@ class ListContributorsResponse(_message.Message):
 
     CONTRIBUTORS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Non-empty when there are more."""
+    """Non-empty if there are more pages."""
+    total_size: _builtins.int
+    """Number of items that match the filter, on all pages."""
     @_builtins.property
     def contributors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contributor]:
         """The contributors."""
@@ -572,10 +697,11 @@ class ListContributorsResponse(_message.Message):
         *,
         contributors: _abc.Iterable[Global___Contributor] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributors", b"contributors", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributors", b"contributors", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -591,11 +717,11 @@ class ContributeRequest(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     contributor: _builtins.str
-    """`datanets/{datanet}/contributors/{contributor}`; may be left out after the first message."""
+    """`datanets/{datanet}/contributors/{contributor}`; optional after the first message."""
     sequence: _builtins.int
     """The client's number of this record; echoed in its result."""
     content: _builtins.bytes
-    """The record: a UTF-8 JSON object of at most 1 MiB. Rules on it are answered in the result, so that the stream goes on."""
+    """The record: a UTF-8 JSON object of at most 1 MiB. A record that breaks a rule is reported in its result; the stream continues."""
     def __init__(
         self,
         *,
@@ -626,16 +752,16 @@ class ContributeResponse(_message.Message):
     sequence: _builtins.int
     """The client's number."""
     digest: _builtins.str
-    """sha256 of the canonical JSON; "" when the bytes are no record."""
+    """sha256 of the canonical JSON; "" if the bytes are not a record."""
     state: Global___RecordState.ValueType
-    """Where the record stands now."""
+    """The record's state."""
     already_present: _builtins.bool
-    """True when the same contributor's same record was here already: the retry changed nothing."""
+    """True if the contributor had sent the same record before; nothing changed."""
     rule: _builtins.str
-    """Rule that rejected it; "" when none did."""
+    """Rule that rejected it; "withdrawn" if its contributor withdrew it; otherwise ""."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
-        """INVALID_ARGUMENT with field violations, or ALREADY_EXISTS, when rejected; unset otherwise."""
+        """INVALID_ARGUMENT with field violations, or ALREADY_EXISTS, if it was rejected; unset otherwise."""
 
     def __init__(
         self,
@@ -657,7 +783,7 @@ Global___ContributeResponse: _TypeAlias = ContributeResponse  # noqa: Y015
 
 @_typing.final
 class ReviewRecordRequest(_message.Message):
-    """A person's judgement on a record."""
+    """A person's decision about a record."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -665,14 +791,17 @@ class ReviewRecordRequest(_message.Message):
     DECISION_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`datanets/{datanet}/records/{sha256 hex}`."""
     decision: Global___RecordState.ValueType
     """RECORD_STATE_ACCEPTED or RECORD_STATE_REJECTED."""
     reason: _builtins.str
-    """Why; required to reject."""
+    """The reason; required for a rejection."""
     request_id: _builtins.str
-    """Makes retries safe: a late repeat does not undo what was decided since."""
+    """Makes retries safe: a late repeat does not undo later decisions."""
+    subject: Global___DecisionSubject.ValueType
+    """What a rejection is about; of no effect on an acceptance."""
     def __init__(
         self,
         *,
@@ -680,10 +809,11 @@ class ReviewRecordRequest(_message.Message):
         decision: Global___RecordState.ValueType = ...,
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        subject: Global___DecisionSubject.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "name", b"name", "reason", b"reason", "request_id", b"request_id", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -697,19 +827,23 @@ class WithdrawRecordRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`datanets/{datanet}/records/{sha256 hex}`."""
     reason: _builtins.str
-    """Why."""
+    """The reason. It stays, so it must not quote the record."""
+    subject: Global___DecisionSubject.ValueType
+    """What a withdrawal by the Datanet's owner or an administrator is about. Of no effect on a contributor's own: others may send the text."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         reason: _builtins.str = ...,
+        subject: Global___DecisionSubject.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -726,6 +860,9 @@ class ListRecordsRequest(_message.Message):
     CONTRIBUTOR_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`datanets/{datanet}`."""
     state: Global___RecordState.ValueType
@@ -733,9 +870,15 @@ class ListRecordsRequest(_message.Message):
     contributor: _builtins.str
     """Only this contributor's resource name; "" means all."""
     page_size: _builtins.int
-    """At most this many; 0 means 100."""
+    """Maximum number of items; 0 means 100. A page ends earlier before it exceeds 3 MB."""
     page_token: _builtins.str
-    """From a previous answer."""
+    """`next_page_token` of the previous page; "" means the first page."""
+    filter: _builtins.str
+    """Filter (AIP-160), e.g. `rule = low_quality AND create_time > "2026-01-31T12:00:00Z"`. Fields: name, digest, contributor, state, rule, reason, create_time (the only one to sort by)."""
+    order_by: _builtins.str
+    """Order (AIP-132), e.g. "create_time desc"; "" means by arrival."""
+    view: _list_pb2.View.ValueType
+    """BASIC omits `content`."""
     def __init__(
         self,
         *,
@@ -744,10 +887,13 @@ class ListRecordsRequest(_message.Message):
         contributor: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        view: _list_pb2.View.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributor", b"contributor", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributor", b"contributor", "filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "state", b"state", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -761,8 +907,11 @@ class ListRecordsResponse(_message.Message):
 
     RECORDS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Non-empty when there are more."""
+    """Non-empty if there are more pages."""
+    total_size: _builtins.int
+    """Number of items that match the filter, on all pages."""
     @_builtins.property
     def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___Record]:
         """The records."""
@@ -772,10 +921,11 @@ class ListRecordsResponse(_message.Message):
         *,
         records: _abc.Iterable[Global___Record] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "records", b"records"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "records", b"records", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -795,13 +945,13 @@ class SealSnapshotRequest(_message.Message):
     parent: _builtins.str
     """`datanets/{datanet}`."""
     held_out_fraction: _builtins.float
-    """Share of clusters held out for evaluation; 0 means 0.2."""
+    """Fraction of clusters held out for evaluation; 0 means 0.2."""
     control_fraction: _builtins.float
-    """Share of clusters accepted but never trained on, the null of attribution; 0 means 0.1."""
+    """Fraction of clusters that are accepted but never trained on: attribution's control records; 0 means 0.1."""
     split_salt: _builtins.str
     """Salt of the split; "" means the Datanet's name."""
     request_id: _builtins.str
-    """Makes retries safe: the same id answers the same snapshot."""
+    """Makes retries safe: the same id returns the same operation."""
     def __init__(
         self,
         *,
@@ -818,6 +968,226 @@ class SealSnapshotRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SealSnapshotRequest: _TypeAlias = SealSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class SealOperation(_message.Message):
+    """The sealing of one snapshot. It survives restarts of the service: it continues after its last complete stage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    HELD_OUT_FRACTION_FIELD_NUMBER: _builtins.int
+    CONTROL_FRACTION_FIELD_NUMBER: _builtins.int
+    SPLIT_SALT_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    ATTEMPT_COUNT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datanets/{datanet}/sealOperations/{ulid}`."""
+    state: Global___SealOperationState.ValueType
+    """Its state."""
+    queue_position: _builtins.int
+    """Place among the operations of all Datanets that wait: 1 is the first. 0 unless it is pending."""
+    snapshot: _builtins.str
+    """`datanets/{datanet}/snapshots/{number}` once it has succeeded; otherwise ""."""
+    held_out_fraction: _builtins.float
+    """Fraction of clusters held out for evaluation."""
+    control_fraction: _builtins.float
+    """Fraction of clusters for attribution's control records."""
+    split_salt: _builtins.str
+    """Salt of the split."""
+    principal: _builtins.str
+    """The principal that requested it."""
+    attempt_count: _builtins.int
+    """How often a process began or continued it."""
+    @_builtins.property
+    def progress(self) -> _estimate_pb2.Progress:
+        """Stage ("copy", "sketch", "cluster", "write", in this order), what is done of it, and the estimated time left of all stages. Unset before the first stage. An operation that has failed or was cancelled keeps its last one."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why it failed; unset otherwise."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was requested."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it first ran."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        state: Global___SealOperationState.ValueType = ...,
+        progress: _estimate_pb2.Progress | None = ...,
+        queue_position: _builtins.int = ...,
+        error: _status_pb2.Status | None = ...,
+        snapshot: _builtins.str = ...,
+        held_out_fraction: _builtins.float = ...,
+        control_fraction: _builtins.float = ...,
+        split_salt: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        attempt_count: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "control_fraction", b"control_fraction", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "held_out_fraction", b"held_out_fraction", "name", b"name", "principal", b"principal", "progress", b"progress", "queue_position", b"queue_position", "snapshot", b"snapshot", "split_salt", b"split_salt", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealOperation: _TypeAlias = SealOperation  # noqa: Y015
+
+@_typing.final
+class GetSealOperationRequest(_message.Message):
+    """Asks for one operation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datanets/{datanet}/sealOperations/{ulid}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSealOperationRequest: _TypeAlias = GetSealOperationRequest  # noqa: Y015
+
+@_typing.final
+class ListSealOperationsRequest(_message.Message):
+    """Asks for operations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`datanets/{datanet}`."""
+    page_size: _builtins.int
+    """Maximum number of items; 0 means 100. A page ends earlier before it exceeds 3 MB."""
+    page_token: _builtins.str
+    """`next_page_token` of the previous page; "" means the first page."""
+    filter: _builtins.str
+    """Filter (AIP-160), e.g. `state = RUNNING`. Fields: name, state, snapshot, principal, attempt_count, create_time, start_time, end_time."""
+    order_by: _builtins.str
+    """Order (AIP-132), e.g. "end_time desc"; "" means newest first."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSealOperationsRequest: _TypeAlias = ListSealOperationsRequest  # noqa: Y015
+
+@_typing.final
+class ListSealOperationsResponse(_message.Message):
+    """A page of operations."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEAL_OPERATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Non-empty if there are more pages."""
+    total_size: _builtins.int
+    """Number of items that match the filter, on all pages."""
+    @_builtins.property
+    def seal_operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealOperation]:
+        """The operations."""
+
+    def __init__(
+        self,
+        *,
+        seal_operations: _abc.Iterable[Global___SealOperation] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "seal_operations", b"seal_operations", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSealOperationsResponse: _TypeAlias = ListSealOperationsResponse  # noqa: Y015
+
+@_typing.final
+class WatchSealOperationRequest(_message.Message):
+    """Watches one operation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datanets/{datanet}/sealOperations/{ulid}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchSealOperationRequest: _TypeAlias = WatchSealOperationRequest  # noqa: Y015
+
+@_typing.final
+class CancelSealOperationRequest(_message.Message):
+    """Cancels one operation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`datanets/{datanet}/sealOperations/{ulid}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelSealOperationRequest: _TypeAlias = CancelSealOperationRequest  # noqa: Y015
 
 @_typing.final
 class GetSnapshotRequest(_message.Message):
@@ -876,22 +1246,34 @@ class ListSnapshotsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`datanets/{datanet}`."""
     page_size: _builtins.int
-    """At most this many; 0 means 100."""
+    """Maximum number of items; 0 means 100. A page ends earlier before it exceeds 3 MB."""
     page_token: _builtins.str
-    """From a previous answer."""
+    """`next_page_token` of the previous page; "" means the first page."""
+    filter: _builtins.str
+    """Filter (AIP-160), e.g. `record_count >= 1000`. Fields: name, root, record_count, cluster_count, near_duplicate_cluster_count, seal_time."""
+    order_by: _builtins.str
+    """Order (AIP-132), e.g. "seal_time"; "" means newest first."""
+    view: _list_pb2.View.ValueType
+    """BASIC omits `contributors`."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        view: _list_pb2.View.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -905,8 +1287,11 @@ class ListSnapshotsResponse(_message.Message):
 
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Non-empty when there are more."""
+    """Non-empty if there are more pages."""
+    total_size: _builtins.int
+    """Number of items that match the filter, on all pages."""
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___Snapshot]:
         """The snapshots."""
@@ -916,10 +1301,11 @@ class ListSnapshotsResponse(_message.Message):
         *,
         snapshots: _abc.Iterable[Global___Snapshot] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "snapshots", b"snapshots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "snapshots", b"snapshots", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -973,7 +1359,7 @@ class Snapshot(_message.Message):
         record_count: _builtins.int
         """Records."""
         original_cluster_count: _builtins.int
-        """Clusters in which this contributor's record is the earliest."""
+        """Clusters whose earliest record is this contributor's."""
         def __init__(
             self,
             *,
@@ -1022,6 +1408,8 @@ class Snapshot(_message.Message):
     CONTRIBUTORS_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     SEAL_TIME_FIELD_NUMBER: _builtins.int
+    CONTRIBUTOR_COUNT_FIELD_NUMBER: _builtins.int
+    READ_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`datanets/{datanet}/snapshots/{number}`."""
     root: _builtins.str
@@ -1029,28 +1417,34 @@ class Snapshot(_message.Message):
     manifest_digest: _builtins.str
     """Digest of the manifest object (canonical JSON: schema, counts, contributors with payout addresses, root, records digest)."""
     records_digest: _builtins.str
-    """Digest of the records object (JSON lines, one record a line, in canonical order)."""
+    """Digest of the records object (JSON lines, one record per line, in canonical order)."""
     record_count: _builtins.int
     """Records in it."""
     cluster_count: _builtins.int
     """Near-duplicate clusters in it."""
     near_duplicate_cluster_count: _builtins.int
     """Clusters with more than one member."""
+    contributor_count: _builtins.int
+    """Contributors with records in it; `contributors` may show fewer."""
     @_builtins.property
     def splits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Snapshot.SplitCount]:
         """Counts by split: "train", "held_out", "control"."""
 
     @_builtins.property
     def contributors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Snapshot.ContributorCount]:
-        """Counts by contributor."""
+        """Counts by contributor, at most 1,000: those with the most records, by name. The manifest object has all of them."""
 
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___Snapshot.RuleCount]:
-        """Records refused, by rule."""
+        """Rejected records, by rule."""
 
     @_builtins.property
     def seal_time(self) -> _timestamp_pb2.Timestamp:
         """When it was sealed."""
+
+    @_builtins.property
+    def read_time(self) -> _timestamp_pb2.Timestamp:
+        """When its records were read: what was accepted or withdrawn later counts for the next snapshot. Unset in snapshots of earlier releases."""
 
     def __init__(
         self,
@@ -1066,10 +1460,12 @@ class Snapshot(_message.Message):
         contributors: _abc.Iterable[Global___Snapshot.ContributorCount] | None = ...,
         rejected: _abc.Iterable[Global___Snapshot.RuleCount] | None = ...,
         seal_time: _timestamp_pb2.Timestamp | None = ...,
+        contributor_count: _builtins.int = ...,
+        read_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["seal_time", b"seal_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["read_time", b"read_time", "seal_time", b"seal_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_count", b"cluster_count", "contributors", b"contributors", "manifest_digest", b"manifest_digest", "name", b"name", "near_duplicate_cluster_count", b"near_duplicate_cluster_count", "record_count", b"record_count", "records_digest", b"records_digest", "rejected", b"rejected", "root", b"root", "seal_time", b"seal_time", "splits", b"splits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_count", b"cluster_count", "contributor_count", b"contributor_count", "contributors", b"contributors", "manifest_digest", b"manifest_digest", "name", b"name", "near_duplicate_cluster_count", b"near_duplicate_cluster_count", "read_time", b"read_time", "record_count", b"record_count", "records_digest", b"records_digest", "rejected", b"rejected", "root", b"root", "seal_time", b"seal_time", "splits", b"splits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 
 class DatanetServiceStub(object):
-    """Datanets: contributors stream records in; owners review and seal them into snapshots that can be trained on.
+    """Datanets: contributors send records; owners review them and seal them into snapshots for training.
     """
 
     def __init__(self, channel):
@@ -84,7 +84,27 @@ class DatanetServiceStub(object):
         self.SealSnapshot = channel.unary_unary(
                 '/openledger.datanet.v1.DatanetService/SealSnapshot',
                 request_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealSnapshotRequest.SerializeToString,
-                response_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.Snapshot.FromString,
+                response_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealOperation.FromString,
+                _registered_method=True)
+        self.GetSealOperation = channel.unary_unary(
+                '/openledger.datanet.v1.DatanetService/GetSealOperation',
+                request_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.GetSealOperationRequest.SerializeToString,
+                response_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealOperation.FromString,
+                _registered_method=True)
+        self.ListSealOperations = channel.unary_unary(
+                '/openledger.datanet.v1.DatanetService/ListSealOperations',
+                request_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.ListSealOperationsRequest.SerializeToString,
+                response_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.ListSealOperationsResponse.FromString,
+                _registered_method=True)
+        self.WatchSealOperation = channel.unary_stream(
+                '/openledger.datanet.v1.DatanetService/WatchSealOperation',
+                request_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.WatchSealOperationRequest.SerializeToString,
+                response_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealOperation.FromString,
+                _registered_method=True)
+        self.CancelSealOperation = channel.unary_unary(
+                '/openledger.datanet.v1.DatanetService/CancelSealOperation',
+                request_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.CancelSealOperationRequest.SerializeToString,
+                response_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealOperation.FromString,
                 _registered_method=True)
         self.GetSnapshot = channel.unary_unary(
                 '/openledger.datanet.v1.DatanetService/GetSnapshot',
@@ -104,11 +124,11 @@ class DatanetServiceStub(object):
 
 
 class DatanetServiceServicer(object):
-    """Datanets: contributors stream records in; owners review and seal them into snapshots that can be trained on.
+    """Datanets: contributors send records; owners review them and seal them into snapshots for training.
     """
 
     def CreateDatanet(self, request, context):
-        """Creates a Datanet owned by the caller. ALREADY_EXISTS when the id is taken by another request.
+        """Creates a Datanet owned by the caller. ALREADY_EXISTS if another request has taken the id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,14 +142,14 @@ class DatanetServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListDatanets(self, request, context):
-        """Lists Datanets by name.
+        """Lists Datanets, by name unless `order_by` says otherwise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RegisterContributor(self, request, context):
-        """Registers who contributes: a principal, a payout address and consent to the licence. The Datanet's owner calls it.
+        """Registers a contributor: a principal, a payout address and consent to the licence. Only the Datanet's owner may call it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -143,35 +163,63 @@ class DatanetServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Contribute(self, request_iterator, context):
-        """Streams records in; one result a record, in order. A rejected record does not end the stream. An acknowledged record is durable.
+        """Sends records; returns one result per record, in order. A rejected record does not end the stream. An acknowledged record is durable.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReviewRecord(self, request, context):
-        """Accepts or rejects a record by a person's judgement.
+        """Records a person's decision to accept or reject a record.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WithdrawRecord(self, request, context):
-        """Withdraws a record: it leaves the next snapshot. Sealed snapshots do not change.
+        """Withdraws a record: the next snapshot does not contain it. Sealed snapshots do not change.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRecords(self, request, context):
-        """Lists records, newest last, optionally of one state or contributor.
+        """Lists records in order of arrival, optionally of one state or contributor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SealSnapshot(self, request, context):
-        """Seals the accepted records into the next snapshot. FAILED_PRECONDITION when there are none.
+        """Starts to seal the accepted records into the next snapshot, and returns the operation (AIP-151) at once. FAILED_PRECONDITION if there are no records, RESOURCE_EXHAUSTED if too many operations of the Datanet wait.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSealOperation(self, request, context):
+        """Reads one operation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSealOperations(self, request, context):
+        """Lists a Datanet's operations, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSealOperation(self, request, context):
+        """Streams an operation now and at each change, until it has ended. The last message is its final state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelSealOperation(self, request, context):
+        """Cancels an operation: no snapshot results from it. Idempotent; an operation that has ended stays as it is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,7 +240,7 @@ class DatanetServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DownloadSnapshot(self, request, context):
-        """Streams a snapshot's records or manifest object, from which anyone can compute its root again.
+        """Streams a snapshot's records or manifest object, from which anyone can recompute its root.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,7 +297,27 @@ def add_DatanetServiceServicer_to_server(servicer, server):
             'SealSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.SealSnapshot,
                     request_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealSnapshotRequest.FromString,
-                    response_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.Snapshot.SerializeToString,
+                    response_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealOperation.SerializeToString,
+            ),
+            'GetSealOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSealOperation,
+                    request_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.GetSealOperationRequest.FromString,
+                    response_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealOperation.SerializeToString,
+            ),
+            'ListSealOperations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSealOperations,
+                    request_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.ListSealOperationsRequest.FromString,
+                    response_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.ListSealOperationsResponse.SerializeToString,
+            ),
+            'WatchSealOperation': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSealOperation,
+                    request_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.WatchSealOperationRequest.FromString,
+                    response_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealOperation.SerializeToString,
+            ),
+            'CancelSealOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelSealOperation,
+                    request_deserializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.CancelSealOperationRequest.FromString,
+                    response_serializer=openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealOperation.SerializeToString,
             ),
             'GetSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSnapshot,
@@ -275,7 +343,7 @@ def add_DatanetServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DatanetService(object):
-    """Datanets: contributors stream records in; owners review and seal them into snapshots that can be trained on.
+    """Datanets: contributors send records; owners review them and seal them into snapshots for training.
     """
 
     @staticmethod
@@ -537,7 +605,115 @@ class DatanetService(object):
             target,
             '/openledger.datanet.v1.DatanetService/SealSnapshot',
             openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealSnapshotRequest.SerializeToString,
-            openledger_dot_datanet_dot_v1_dot_datanet__pb2.Snapshot.FromString,
+            openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealOperation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSealOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.datanet.v1.DatanetService/GetSealOperation',
+            openledger_dot_datanet_dot_v1_dot_datanet__pb2.GetSealOperationRequest.SerializeToString,
+            openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealOperation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSealOperations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.datanet.v1.DatanetService/ListSealOperations',
+            openledger_dot_datanet_dot_v1_dot_datanet__pb2.ListSealOperationsRequest.SerializeToString,
+            openledger_dot_datanet_dot_v1_dot_datanet__pb2.ListSealOperationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSealOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/openledger.datanet.v1.DatanetService/WatchSealOperation',
+            openledger_dot_datanet_dot_v1_dot_datanet__pb2.WatchSealOperationRequest.SerializeToString,
+            openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealOperation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelSealOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.datanet.v1.DatanetService/CancelSealOperation',
+            openledger_dot_datanet_dot_v1_dot_datanet__pb2.CancelSealOperationRequest.SerializeToString,
+            openledger_dot_datanet_dot_v1_dot_datanet__pb2.SealOperation.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,73 +28,89 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DatanetServiceStub:
-    """Datanets: contributors stream records in; owners review and seal them into snapshots that can be trained on."""
+    """Datanets: contributors send records; owners review them and seal them into snapshots for training."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DatanetServiceAsyncStub: ...
     CreateDatanet: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.CreateDatanetRequest, _datanet_pb2.Datanet]
-    """Creates a Datanet owned by the caller. ALREADY_EXISTS when the id is taken by another request."""
+    """Creates a Datanet owned by the caller. ALREADY_EXISTS if another request has taken the id."""
     GetDatanet: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.GetDatanetRequest, _datanet_pb2.Datanet]
     """Reads one Datanet. NOT_FOUND names it."""
     ListDatanets: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.ListDatanetsRequest, _datanet_pb2.ListDatanetsResponse]
-    """Lists Datanets by name."""
+    """Lists Datanets, by name unless `order_by` says otherwise."""
     RegisterContributor: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.RegisterContributorRequest, _datanet_pb2.Contributor]
-    """Registers who contributes: a principal, a payout address and consent to the licence. The Datanet's owner calls it."""
+    """Registers a contributor: a principal, a payout address and consent to the licence. Only the Datanet's owner may call it."""
     ListContributors: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.ListContributorsRequest, _datanet_pb2.ListContributorsResponse]
     """Lists a Datanet's contributors with their counts."""
     Contribute: _grpc.StreamStreamMultiCallable[_datanet_pb2.ContributeRequest, _datanet_pb2.ContributeResponse]
-    """Streams records in; one result a record, in order. A rejected record does not end the stream. An acknowledged record is durable."""
+    """Sends records; returns one result per record, in order. A rejected record does not end the stream. An acknowledged record is durable."""
     ReviewRecord: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.ReviewRecordRequest, _datanet_pb2.Record]
-    """Accepts or rejects a record by a person's judgement."""
+    """Records a person's decision to accept or reject a record."""
     WithdrawRecord: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.WithdrawRecordRequest, _datanet_pb2.Record]
-    """Withdraws a record: it leaves the next snapshot. Sealed snapshots do not change."""
+    """Withdraws a record: the next snapshot does not contain it. Sealed snapshots do not change."""
     ListRecords: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.ListRecordsRequest, _datanet_pb2.ListRecordsResponse]
-    """Lists records, newest last, optionally of one state or contributor."""
-    SealSnapshot: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.SealSnapshotRequest, _datanet_pb2.Snapshot]
-    """Seals the accepted records into the next snapshot. FAILED_PRECONDITION when there are none."""
+    """Lists records in order of arrival, optionally of one state or contributor."""
+    SealSnapshot: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.SealSnapshotRequest, _datanet_pb2.SealOperation]
+    """Starts to seal the accepted records into the next snapshot, and returns the operation (AIP-151) at once. FAILED_PRECONDITION if there are no records, RESOURCE_EXHAUSTED if too many operations of the Datanet wait."""
+    GetSealOperation: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.GetSealOperationRequest, _datanet_pb2.SealOperation]
+    """Reads one operation."""
+    ListSealOperations: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.ListSealOperationsRequest, _datanet_pb2.ListSealOperationsResponse]
+    """Lists a Datanet's operations, newest first."""
+    WatchSealOperation: _grpc.UnaryStreamMultiCallable[_datanet_pb2.WatchSealOperationRequest, _datanet_pb2.SealOperation]
+    """Streams an operation now and at each change, until it has ended. The last message is its final state."""
+    CancelSealOperation: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.CancelSealOperationRequest, _datanet_pb2.SealOperation]
+    """Cancels an operation: no snapshot results from it. Idempotent; an operation that has ended stays as it is."""
     GetSnapshot: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.GetSnapshotRequest, _datanet_pb2.Snapshot]
     """Reads one snapshot."""
     ListSnapshots: _grpc.UnaryUnaryMultiCallable[_datanet_pb2.ListSnapshotsRequest, _datanet_pb2.ListSnapshotsResponse]
     """Lists a Datanet's snapshots, newest first."""
     DownloadSnapshot: _grpc.UnaryStreamMultiCallable[_datanet_pb2.DownloadSnapshotRequest, _object_pb2.ObjectChunk]
-    """Streams a snapshot's records or manifest object, from which anyone can compute its root again."""
+    """Streams a snapshot's records or manifest object, from which anyone can recompute its root."""
 
 @_typing.type_check_only
 class DatanetServiceAsyncStub(DatanetServiceStub):
-    """Datanets: contributors stream records in; owners review and seal them into snapshots that can be trained on."""
+    """Datanets: contributors send records; owners review them and seal them into snapshots for training."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDatanet: _aio.UnaryUnaryMultiCallable[_datanet_pb2.CreateDatanetRequest, _datanet_pb2.Datanet]  # type: ignore[assignment]
-    """Creates a Datanet owned by the caller. ALREADY_EXISTS when the id is taken by another request."""
+    """Creates a Datanet owned by the caller. ALREADY_EXISTS if another request has taken the id."""
     GetDatanet: _aio.UnaryUnaryMultiCallable[_datanet_pb2.GetDatanetRequest, _datanet_pb2.Datanet]  # type: ignore[assignment]
     """Reads one Datanet. NOT_FOUND names it."""
     ListDatanets: _aio.UnaryUnaryMultiCallable[_datanet_pb2.ListDatanetsRequest, _datanet_pb2.ListDatanetsResponse]  # type: ignore[assignment]
-    """Lists Datanets by name."""
+    """Lists Datanets, by name unless `order_by` says otherwise."""
     RegisterContributor: _aio.UnaryUnaryMultiCallable[_datanet_pb2.RegisterContributorRequest, _datanet_pb2.Contributor]  # type: ignore[assignment]
-    """Registers who contributes: a principal, a payout address and consent to the licence. The Datanet's owner calls it."""
+    """Registers a contributor: a principal, a payout address and consent to the licence. Only the Datanet's owner may call it."""
     ListContributors: _aio.UnaryUnaryMultiCallable[_datanet_pb2.ListContributorsRequest, _datanet_pb2.ListContributorsResponse]  # type: ignore[assignment]
     """Lists a Datanet's contributors with their counts."""
     Contribute: _aio.StreamStreamMultiCallable[_datanet_pb2.ContributeRequest, _datanet_pb2.ContributeResponse]  # type: ignore[assignment]
-    """Streams records in; one result a record, in order. A rejected record does not end the stream. An acknowledged record is durable."""
+    """Sends records; returns one result per record, in order. A rejected record does not end the stream. An acknowledged record is durable."""
     ReviewRecord: _aio.UnaryUnaryMultiCallable[_datanet_pb2.ReviewRecordRequest, _datanet_pb2.Record]  # type: ignore[assignment]
-    """Accepts or rejects a record by a person's judgement."""
+    """Records a person's decision to accept or reject a record."""
     WithdrawRecord: _aio.UnaryUnaryMultiCallable[_datanet_pb2.WithdrawRecordRequest, _datanet_pb2.Record]  # type: ignore[assignment]
-    """Withdraws a record: it leaves the next snapshot. Sealed snapshots do not change."""
+    """Withdraws a record: the next snapshot does not contain it. Sealed snapshots do not change."""
     ListRecords: _aio.UnaryUnaryMultiCallable[_datanet_pb2.ListRecordsRequest, _datanet_pb2.ListRecordsResponse]  # type: ignore[assignment]
-    """Lists records, newest last, optionally of one state or contributor."""
-    SealSnapshot: _aio.UnaryUnaryMultiCallable[_datanet_pb2.SealSnapshotRequest, _datanet_pb2.Snapshot]  # type: ignore[assignment]
-    """Seals the accepted records into the next snapshot. FAILED_PRECONDITION when there are none."""
+    """Lists records in order of arrival, optionally of one state or contributor."""
+    SealSnapshot: _aio.UnaryUnaryMultiCallable[_datanet_pb2.SealSnapshotRequest, _datanet_pb2.SealOperation]  # type: ignore[assignment]
+    """Starts to seal the accepted records into the next snapshot, and returns the operation (AIP-151) at once. FAILED_PRECONDITION if there are no records, RESOURCE_EXHAUSTED if too many operations of the Datanet wait."""
+    GetSealOperation: _aio.UnaryUnaryMultiCallable[_datanet_pb2.GetSealOperationRequest, _datanet_pb2.SealOperation]  # type: ignore[assignment]
+    """Reads one operation."""
+    ListSealOperations: _aio.UnaryUnaryMultiCallable[_datanet_pb2.ListSealOperationsRequest, _datanet_pb2.ListSealOperationsResponse]  # type: ignore[assignment]
+    """Lists a Datanet's operations, newest first."""
+    WatchSealOperation: _aio.UnaryStreamMultiCallable[_datanet_pb2.WatchSealOperationRequest, _datanet_pb2.SealOperation]  # type: ignore[assignment]
+    """Streams an operation now and at each change, until it has ended. The last message is its final state."""
+    CancelSealOperation: _aio.UnaryUnaryMultiCallable[_datanet_pb2.CancelSealOperationRequest, _datanet_pb2.SealOperation]  # type: ignore[assignment]
+    """Cancels an operation: no snapshot results from it. Idempotent; an operation that has ended stays as it is."""
     GetSnapshot: _aio.UnaryUnaryMultiCallable[_datanet_pb2.GetSnapshotRequest, _datanet_pb2.Snapshot]  # type: ignore[assignment]
     """Reads one snapshot."""
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_datanet_pb2.ListSnapshotsRequest, _datanet_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
     """Lists a Datanet's snapshots, newest first."""
     DownloadSnapshot: _aio.UnaryStreamMultiCallable[_datanet_pb2.DownloadSnapshotRequest, _object_pb2.ObjectChunk]  # type: ignore[assignment]
-    """Streams a snapshot's records or manifest object, from which anyone can compute its root again."""
+    """Streams a snapshot's records or manifest object, from which anyone can recompute its root."""
 
 class DatanetServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Datanets: contributors stream records in; owners review and seal them into snapshots that can be trained on."""
+    """Datanets: contributors send records; owners review them and seal them into snapshots for training."""
 
     @_abc_1.abstractmethod
     def CreateDatanet(
@@ -102,7 +118,7 @@ class DatanetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _datanet_pb2.CreateDatanetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_datanet_pb2.Datanet, _abc.Awaitable[_datanet_pb2.Datanet]]:
-        """Creates a Datanet owned by the caller. ALREADY_EXISTS when the id is taken by another request."""
+        """Creates a Datanet owned by the caller. ALREADY_EXISTS if another request has taken the id."""
 
     @_abc_1.abstractmethod
     def GetDatanet(
@@ -118,7 +134,7 @@ class DatanetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _datanet_pb2.ListDatanetsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_datanet_pb2.ListDatanetsResponse, _abc.Awaitable[_datanet_pb2.ListDatanetsResponse]]:
-        """Lists Datanets by name."""
+        """Lists Datanets, by name unless `order_by` says otherwise."""
 
     @_abc_1.abstractmethod
     def RegisterContributor(
@@ -126,7 +142,7 @@ class DatanetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _datanet_pb2.RegisterContributorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_datanet_pb2.Contributor, _abc.Awaitable[_datanet_pb2.Contributor]]:
-        """Registers who contributes: a principal, a payout address and consent to the licence. The Datanet's owner calls it."""
+        """Registers a contributor: a principal, a payout address and consent to the licence. Only the Datanet's owner may call it."""
 
     @_abc_1.abstractmethod
     def ListContributors(
@@ -142,7 +158,7 @@ class DatanetServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_datanet_pb2.ContributeRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_datanet_pb2.ContributeResponse], _abc.AsyncIterator[_datanet_pb2.ContributeResponse]]:
-        """Streams records in; one result a record, in order. A rejected record does not end the stream. An acknowledged record is durable."""
+        """Sends records; returns one result per record, in order. A rejected record does not end the stream. An acknowledged record is durable."""
 
     @_abc_1.abstractmethod
     def ReviewRecord(
@@ -150,7 +166,7 @@ class DatanetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _datanet_pb2.ReviewRecordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_datanet_pb2.Record, _abc.Awaitable[_datanet_pb2.Record]]:
-        """Accepts or rejects a record by a person's judgement."""
+        """Records a person's decision to accept or reject a record."""
 
     @_abc_1.abstractmethod
     def WithdrawRecord(
@@ -158,7 +174,7 @@ class DatanetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _datanet_pb2.WithdrawRecordRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_datanet_pb2.Record, _abc.Awaitable[_datanet_pb2.Record]]:
-        """Withdraws a record: it leaves the next snapshot. Sealed snapshots do not change."""
+        """Withdraws a record: the next snapshot does not contain it. Sealed snapshots do not change."""
 
     @_abc_1.abstractmethod
     def ListRecords(
@@ -166,15 +182,47 @@ class DatanetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _datanet_pb2.ListRecordsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_datanet_pb2.ListRecordsResponse, _abc.Awaitable[_datanet_pb2.ListRecordsResponse]]:
-        """Lists records, newest last, optionally of one state or contributor."""
+        """Lists records in order of arrival, optionally of one state or contributor."""
 
     @_abc_1.abstractmethod
     def SealSnapshot(
         self,
         request: _datanet_pb2.SealSnapshotRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_datanet_pb2.Snapshot, _abc.Awaitable[_datanet_pb2.Snapshot]]:
-        """Seals the accepted records into the next snapshot. FAILED_PRECONDITION when there are none."""
+    ) -> _typing.Union[_datanet_pb2.SealOperation, _abc.Awaitable[_datanet_pb2.SealOperation]]:
+        """Starts to seal the accepted records into the next snapshot, and returns the operation (AIP-151) at once. FAILED_PRECONDITION if there are no records, RESOURCE_EXHAUSTED if too many operations of the Datanet wait."""
+
+    @_abc_1.abstractmethod
+    def GetSealOperation(
+        self,
+        request: _datanet_pb2.GetSealOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datanet_pb2.SealOperation, _abc.Awaitable[_datanet_pb2.SealOperation]]:
+        """Reads one operation."""
+
+    @_abc_1.abstractmethod
+    def ListSealOperations(
+        self,
+        request: _datanet_pb2.ListSealOperationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datanet_pb2.ListSealOperationsResponse, _abc.Awaitable[_datanet_pb2.ListSealOperationsResponse]]:
+        """Lists a Datanet's operations, newest first."""
+
+    @_abc_1.abstractmethod
+    def WatchSealOperation(
+        self,
+        request: _datanet_pb2.WatchSealOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_datanet_pb2.SealOperation], _abc.AsyncIterator[_datanet_pb2.SealOperation]]:
+        """Streams an operation now and at each change, until it has ended. The last message is its final state."""
+
+    @_abc_1.abstractmethod
+    def CancelSealOperation(
+        self,
+        request: _datanet_pb2.CancelSealOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_datanet_pb2.SealOperation, _abc.Awaitable[_datanet_pb2.SealOperation]]:
+        """Cancels an operation: no snapshot results from it. Idempotent; an operation that has ended stays as it is."""
 
     @_abc_1.abstractmethod
     def GetSnapshot(
@@ -198,6 +246,6 @@ class DatanetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _datanet_pb2.DownloadSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_object_pb2.ObjectChunk], _abc.AsyncIterator[_object_pb2.ObjectChunk]]:
-        """Streams a snapshot's records or manifest object, from which anyone can compute its root again."""
+        """Streams a snapshot's records or manifest object, from which anyone can recompute its root."""
 
 def add_DatanetServiceServicer_to_server(servicer: DatanetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

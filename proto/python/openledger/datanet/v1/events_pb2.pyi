@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ContributionRecorded(_message.Message):
-    """A record came in or changed its state. Topic datanet.contribution.v1, key: the Datanet's name."""
+    """A record arrived or changed its state. Topic datanet.contribution.v1, key: the Datanet's name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -37,12 +37,12 @@ class ContributionRecorded(_message.Message):
     record_digest: _builtins.str
     """Digest of the record."""
     state: _datanet_pb2.RecordState.ValueType
-    """Its state now."""
+    """Its state."""
     rule: _builtins.str
-    """Rule that rejected it, if one did."""
+    """Rule that rejected it; "withdrawn" if its contributor withdrew it; otherwise ""."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """When it happened."""
 
     def __init__(
         self,
@@ -72,11 +72,11 @@ class SnapshotSealed(_message.Message):
     DATANET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def snapshot(self) -> _datanet_pb2.Snapshot:
-        """The snapshot."""
+        """The snapshot, without `contributors`: the object `manifest_digest` has all of them. Older events have them here."""
 
     @_builtins.property
     def datanet(self) -> _datanet_pb2.Datanet:
-        """The Datanet as it was then."""
+        """The Datanet at that time, without the fields' allowed values, which the manifest has too."""
 
     def __init__(
         self,

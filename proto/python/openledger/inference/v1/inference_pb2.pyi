@@ -34,7 +34,7 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """max_output_tokens reached."""
     FINISH_REASON_CANCELLED: _FinishReason.ValueType  # 3
-    """The client went away or the deadline passed."""
+    """The client left or the deadline passed."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why an answer ended."""
@@ -46,7 +46,7 @@ FINISH_REASON_STOP: FinishReason.ValueType  # 1
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """max_output_tokens reached."""
 FINISH_REASON_CANCELLED: FinishReason.ValueType  # 3
-"""The client went away or the deadline passed."""
+"""The client left or the deadline passed."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -91,7 +91,7 @@ Global___SamplingParameters: _TypeAlias = SamplingParameters  # noqa: Y015
 
 @_typing.final
 class GenerateRequest(_message.Message):
-    """A question."""
+    """Asks for an answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -104,7 +104,7 @@ class GenerateRequest(_message.Message):
     prompt: _builtins.str
     """The prompt as the model sees it."""
     request_id: _builtins.str
-    """Makes retries recognisable: carried into the answer event."""
+    """Lets the client recognise retries: the answer event carries it."""
     @_builtins.property
     def sampling(self) -> Global___SamplingParameters:
         """How tokens are chosen."""
@@ -159,7 +159,7 @@ class GenerateResponse(_message.Message):
 
     @_typing.final
     class Started(_message.Message):
-        """Where an answer comes from."""
+        """The origin of an answer."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -169,7 +169,7 @@ class GenerateResponse(_message.Message):
         """`inferences/{ulid}`."""
         @_builtins.property
         def model(self) -> Global___ServedModel:
-            """What answers."""
+            """The model that answers."""
 
         def __init__(
             self,
@@ -246,7 +246,7 @@ class GenerateResponse(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___GenerateResponse.Started:
-        """First: where the answer comes from."""
+        """First: the origin of the answer."""
 
     @_builtins.property
     def delta(self) -> Global___GenerateResponse.Delta:
@@ -275,7 +275,7 @@ Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
 @_typing.final
 class ServedModel(_message.Message):
-    """Something that can be asked."""
+    """A model that is served."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -317,25 +317,33 @@ Global___ServedModel: _TypeAlias = ServedModel  # noqa: Y015
 
 @_typing.final
 class ListServedModelsRequest(_message.Message):
-    """Asks what can be asked."""
+    """Asks for a page of the served models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many; 0 means 100."""
     page_token: _builtins.str
-    """From a previous answer."""
+    """`next_page_token` of the previous page."""
+    filter: _builtins.str
+    """Filter (AIP-160), e.g. `is_default`. Fields: name, base_digest, adapter_digest, version_digest, report_digest, is_default."""
+    order_by: _builtins.str
+    """Order (AIP-132) by name or is_default, e.g. "name desc"; "" means the base first, then versions by model and number."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -343,14 +351,17 @@ Global___ListServedModelsRequest: _TypeAlias = ListServedModelsRequest  # noqa: 
 
 @_typing.final
 class ListServedModelsResponse(_message.Message):
-    """A page of what can be asked."""
+    """A page of the served models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Non-empty when there are more."""
+    total_size: _builtins.int
+    """Number of models that match the filter, on all pages."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedModel]:
         """The models."""
@@ -360,10 +371,11 @@ class ListServedModelsResponse(_message.Message):
         *,
         models: _abc.Iterable[Global___ServedModel] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -402,7 +414,7 @@ class InferenceCompleted(_message.Message):
     reason: Global___FinishReason.ValueType
     """Why it ended."""
     principal: _builtins.str
-    """Who asked."""
+    """The principal that sent the request."""
     model_owner: _builtins.str
     """Owner of the model version; "" for the base."""
     request_id: _builtins.str
@@ -411,7 +423,7 @@ class InferenceCompleted(_message.Message):
     """Device and compute type it was computed by."""
     @_builtins.property
     def model(self) -> Global___ServedModel:
-        """What answered."""
+        """The model that answered."""
 
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -435,7 +447,7 @@ class InferenceCompleted(_message.Message):
 
     @_builtins.property
     def receive_time(self) -> _timestamp_pb2.Timestamp:
-        """When the question came."""
+        """When the request arrived."""
 
     @_builtins.property
     def finish_time(self) -> _timestamp_pb2.Timestamp:

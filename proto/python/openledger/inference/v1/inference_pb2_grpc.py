@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class InferenceServiceStub(object):
-    """Answers questions by a base model or one of its adapters.
+    """Generates answers with a base model or one of its adapters.
     """
 
     def __init__(self, channel):
@@ -48,18 +48,18 @@ class InferenceServiceStub(object):
 
 
 class InferenceServiceServicer(object):
-    """Answers questions by a base model or one of its adapters.
+    """Generates answers with a base model or one of its adapters.
     """
 
     def Generate(self, request, context):
-        """Streams an answer: first where it comes from, then text, last usage. A cancelled call stops at once.
+        """Streams an answer: first its origin, then text, last its usage. A cancelled call stops at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListServedModels(self, request, context):
-        """Lists what can be asked now.
+        """Lists the models that are served now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +87,7 @@ def add_InferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class InferenceService(object):
-    """Answers questions by a base model or one of its adapters.
+    """Generates answers with a base model or one of its adapters.
     """
 
     @staticmethod

@@ -27,29 +27,29 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class InferenceServiceStub:
-    """Answers questions by a base model or one of its adapters."""
+    """Generates answers with a base model or one of its adapters."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> InferenceServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]
-    """Streams an answer: first where it comes from, then text, last usage. A cancelled call stops at once."""
+    """Streams an answer: first its origin, then text, last its usage. A cancelled call stops at once."""
     ListServedModels: _grpc.UnaryUnaryMultiCallable[_inference_pb2.ListServedModelsRequest, _inference_pb2.ListServedModelsResponse]
-    """Lists what can be asked now."""
+    """Lists the models that are served now."""
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
-    """Answers questions by a base model or one of its adapters."""
+    """Generates answers with a base model or one of its adapters."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_inference_pb2.GenerateRequest, _inference_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Streams an answer: first where it comes from, then text, last usage. A cancelled call stops at once."""
+    """Streams an answer: first its origin, then text, last its usage. A cancelled call stops at once."""
     ListServedModels: _aio.UnaryUnaryMultiCallable[_inference_pb2.ListServedModelsRequest, _inference_pb2.ListServedModelsResponse]  # type: ignore[assignment]
-    """Lists what can be asked now."""
+    """Lists the models that are served now."""
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Answers questions by a base model or one of its adapters."""
+    """Generates answers with a base model or one of its adapters."""
 
     @_abc_1.abstractmethod
     def Generate(
@@ -57,7 +57,7 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_inference_pb2.GenerateResponse], _abc.AsyncIterator[_inference_pb2.GenerateResponse]]:
-        """Streams an answer: first where it comes from, then text, last usage. A cancelled call stops at once."""
+        """Streams an answer: first its origin, then text, last its usage. A cancelled call stops at once."""
 
     @_abc_1.abstractmethod
     def ListServedModels(
@@ -65,6 +65,6 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.ListServedModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.ListServedModelsResponse, _abc.Awaitable[_inference_pb2.ListServedModelsResponse]]:
-        """Lists what can be asked now."""
+        """Lists the models that are served now."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

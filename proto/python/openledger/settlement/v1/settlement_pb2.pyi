@@ -90,7 +90,7 @@ Global___RewardRootState: _TypeAlias = RewardRootState  # noqa: Y015
 
 @_typing.final
 class GetSettlementInfoRequest(_message.Message):
-    """Asks for the settlement's facts."""
+    """A request for the settlement's facts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -300,11 +300,11 @@ class Batch(_message.Message):
     data_digest: _builtins.str
     """sha256 of the batch's data object; its 32 bytes are `dataHash` on chain."""
     state: Global___BatchState.ValueType
-    """Where it stands."""
+    """How certain it is."""
     transaction_hash: _builtins.str
-    """Hash of the transaction that stands on chain, 0x hex."""
+    """Hash of the commitment's transaction, 0x hex; "" until it is on chain."""
     block_number: _builtins.int
-    """Block it stands in."""
+    """Block of the commitment; 0 until it is on chain."""
     gas_used: _builtins.int
     """Gas the commitment used."""
     effective_gas_price: _builtins.str
@@ -314,12 +314,12 @@ class Batch(_message.Message):
     payout_total: _builtins.str
     """Paid out to accounts, base units."""
     dust: _builtins.str
-    """Left over by rounding; fee_total = payout_total + dust."""
+    """The remainder of rounding; fee_total = payout_total + dust."""
     reorg_count: _builtins.int
     """Times that a reorg moved it back."""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___Batch.StateTime]:
-        """When it got where."""
+        """Every state it went through, with its time, oldest first."""
 
     def __init__(
         self,
@@ -351,7 +351,7 @@ Global___Batch: _TypeAlias = Batch  # noqa: Y015
 
 @_typing.final
 class GetBatchRequest(_message.Message):
-    """Asks for one batch."""
+    """A request for one batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -373,25 +373,33 @@ Global___GetBatchRequest: _TypeAlias = GetBatchRequest  # noqa: Y015
 
 @_typing.final
 class ListBatchesRequest(_message.Message):
-    """Asks for batches."""
+    """A request for batches."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many; 0 means 100."""
     page_token: _builtins.str
     """From a previous answer."""
+    filter: _builtins.str
+    """AIP-160, over `name`, `state`, `seq`, `first_event`, `event_count`, `block_number`, `gas_used`, `reorg_count`; "" for all."""
+    order_by: _builtins.str
+    """AIP-132, over the fields of `filter`; "" is `seq desc`."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -405,8 +413,11 @@ class ListBatchesResponse(_message.Message):
 
     BATCHES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Non-empty when there are more."""
+    total_size: _builtins.int
+    """Items that match the filter, on all pages."""
     @_builtins.property
     def batches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Batch]:
         """The batches."""
@@ -416,10 +427,11 @@ class ListBatchesResponse(_message.Message):
         *,
         batches: _abc.Iterable[Global___Batch] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batches", b"batches", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -449,7 +461,7 @@ Global___WatchBatchRequest: _TypeAlias = WatchBatchRequest  # noqa: Y015
 
 @_typing.final
 class GetInclusionProofRequest(_message.Message):
-    """Asks for the proof of one answer."""
+    """A request for the proof of one answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -567,7 +579,7 @@ Global___InclusionProof: _TypeAlias = InclusionProof  # noqa: Y015
 
 @_typing.final
 class GetSettlementRequest(_message.Message):
-    """Asks for the money of one answer."""
+    """A request for the fee of one answer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -589,7 +601,7 @@ Global___GetSettlementRequest: _TypeAlias = GetSettlementRequest  # noqa: Y015
 
 @_typing.final
 class Settlement(_message.Message):
-    """The money of one answer. fee = sum of payouts + dust."""
+    """The fee of one answer. fee = sum of payouts + dust."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -604,7 +616,7 @@ class Settlement(_message.Message):
         ADDRESS_FIELD_NUMBER: _builtins.int
         AMOUNT_FIELD_NUMBER: _builtins.int
         kind: _builtins.str
-        """"platform", "model_owner", "stakers", "contributor" or "treasury" (not attributable)."""
+        """"platform", "model_owner", "stakers", "contributor" or "treasury" (unattributed)."""
         beneficiary: _builtins.str
         """Contributor, model owner or Datanet it is for."""
         address: _builtins.str
@@ -635,7 +647,7 @@ class Settlement(_message.Message):
     fee: _builtins.str
     """The fee, base units."""
     dust: _builtins.str
-    """Left over, base units."""
+    """The remainder of rounding, base units."""
     batch: _builtins.str
     """`batches/{seq}`; "" until it is in one."""
     @_builtins.property
@@ -661,25 +673,33 @@ Global___Settlement: _TypeAlias = Settlement  # noqa: Y015
 
 @_typing.final
 class ListBalancesRequest(_message.Message):
-    """Asks for balances."""
+    """A request for balances."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many; 0 means 100."""
     page_token: _builtins.str
     """From a previous answer."""
+    filter: _builtins.str
+    """AIP-160, over `kind`, `beneficiary`, `address`, `earned`; "" for all."""
+    order_by: _builtins.str
+    """AIP-132, over the fields of `filter`; "" is `earned desc`."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -696,6 +716,7 @@ class ListBalancesResponse(_message.Message):
     FEE_TOTAL_FIELD_NUMBER: _builtins.int
     PAYOUT_TOTAL_FIELD_NUMBER: _builtins.int
     DUST_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Non-empty when there are more."""
     fee_total: _builtins.str
@@ -703,7 +724,9 @@ class ListBalancesResponse(_message.Message):
     payout_total: _builtins.str
     """Sum of all balances ever earned, base units."""
     dust: _builtins.str
-    """Left over, base units."""
+    """The remainder of rounding, base units."""
+    total_size: _builtins.int
+    """Items that match the filter, on all pages."""
     @_builtins.property
     def balances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Balance]:
         """The balances, largest first."""
@@ -716,10 +739,11 @@ class ListBalancesResponse(_message.Message):
         fee_total: _builtins.str = ...,
         payout_total: _builtins.str = ...,
         dust: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "dust", b"dust", "fee_total", b"fee_total", "next_page_token", b"next_page_token", "payout_total", b"payout_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "dust", b"dust", "fee_total", b"fee_total", "next_page_token", b"next_page_token", "payout_total", b"payout_total", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -744,11 +768,11 @@ class Balance(_message.Message):
     address: _builtins.str
     """Chain address; "" when held."""
     earned: _builtins.str
-    """Earned ever, base units."""
+    """Earned in all batches, base units."""
     claimable: _builtins.str
-    """Claimable by the newest accepted root, cumulative, base units."""
+    """What the address can claim in all by the newest accepted root, base units."""
     claimed: _builtins.str
-    """Claimed on chain, base units."""
+    """What the address has claimed on chain, base units."""
     def __init__(
         self,
         *,
@@ -769,7 +793,7 @@ Global___Balance: _TypeAlias = Balance  # noqa: Y015
 
 @_typing.final
 class ProposeRewardRootRequest(_message.Message):
-    """Asks for a new reward root."""
+    """A request for a new reward root."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -809,7 +833,7 @@ class RewardRoot(_message.Message):
     root: _builtins.str
     """Merkle root, 0x hex."""
     state: Global___RewardRootState.ValueType
-    """Where it stands."""
+    """Its state."""
     account_count: _builtins.int
     """Accounts in it."""
     total: _builtins.str
@@ -847,7 +871,7 @@ Global___RewardRoot: _TypeAlias = RewardRoot  # noqa: Y015
 
 @_typing.final
 class GetRewardRootRequest(_message.Message):
-    """Asks for one reward root."""
+    """A request for one reward root."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -869,25 +893,33 @@ Global___GetRewardRootRequest: _TypeAlias = GetRewardRootRequest  # noqa: Y015
 
 @_typing.final
 class ListRewardRootsRequest(_message.Message):
-    """Asks for reward roots."""
+    """A request for reward roots."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many; 0 means 100."""
     page_token: _builtins.str
     """From a previous answer."""
+    filter: _builtins.str
+    """AIP-160, over `name`, `state`, `number`, `account_count`, `last_seq`; "" for all."""
+    order_by: _builtins.str
+    """AIP-132, over the fields of `filter`; "" is `number desc`."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -901,8 +933,11 @@ class ListRewardRootsResponse(_message.Message):
 
     REWARD_ROOTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Non-empty when there are more."""
+    total_size: _builtins.int
+    """Items that match the filter, on all pages."""
     @_builtins.property
     def reward_roots(self) -> _containers.RepeatedCompositeFieldContainer[Global___RewardRoot]:
         """The reward roots."""
@@ -912,10 +947,11 @@ class ListRewardRootsResponse(_message.Message):
         *,
         reward_roots: _abc.Iterable[Global___RewardRoot] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "reward_roots", b"reward_roots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "reward_roots", b"reward_roots", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -923,7 +959,7 @@ Global___ListRewardRootsResponse: _TypeAlias = ListRewardRootsResponse  # noqa: 
 
 @_typing.final
 class GetRewardProofRequest(_message.Message):
-    """Asks for an account's proof."""
+    """A request for an account's proof."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

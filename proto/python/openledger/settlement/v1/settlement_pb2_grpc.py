@@ -102,7 +102,7 @@ class SettlementServiceServicer(object):
     """
 
     def GetSettlementInfo(self, request, context):
-        """The chain, its contracts, rates and splits.
+        """Returns the chain, its contracts, rates and splits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,21 +137,21 @@ class SettlementServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetInclusionProof(self, request, context):
-        """The proof that one answer's attribution is in a batch on chain.
+        """Returns the proof that one answer's attribution is in a batch on chain.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSettlement(self, request, context):
-        """The money of one answer: its fee and every part of it.
+        """Reads the fee of one answer and every part of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListBalances(self, request, context):
-        """What every account has earned.
+        """Lists what every account has earned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,7 +165,7 @@ class SettlementServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRewardRoot(self, request, context):
-        """Reads one reward root, e.g. until it is accepted.
+        """Reads one reward root. Poll it to learn when it is accepted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,7 +179,7 @@ class SettlementServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRewardProof(self, request, context):
-        """The proof by which an account claims from the distributor.
+        """Returns the proof by which an account claims from the distributor.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class SettlementServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SettlementServiceAsyncStub: ...
     GetSettlementInfo: _grpc.UnaryUnaryMultiCallable[_settlement_pb2.GetSettlementInfoRequest, _settlement_pb2.SettlementInfo]
-    """The chain, its contracts, rates and splits."""
+    """Returns the chain, its contracts, rates and splits."""
     FlushBatch: _grpc.UnaryUnaryMultiCallable[_settlement_pb2.FlushBatchRequest, _settlement_pb2.FlushBatchResponse]
     """Seals the waiting events into a batch now, without waiting for size or age."""
     GetBatch: _grpc.UnaryUnaryMultiCallable[_settlement_pb2.GetBatchRequest, _settlement_pb2.Batch]
@@ -44,19 +44,19 @@ class SettlementServiceStub:
     WatchBatch: _grpc.UnaryStreamMultiCallable[_settlement_pb2.WatchBatchRequest, _settlement_pb2.Batch]
     """Streams a batch's states until it is final."""
     GetInclusionProof: _grpc.UnaryUnaryMultiCallable[_settlement_pb2.GetInclusionProofRequest, _settlement_pb2.InclusionProof]
-    """The proof that one answer's attribution is in a batch on chain."""
+    """Returns the proof that one answer's attribution is in a batch on chain."""
     GetSettlement: _grpc.UnaryUnaryMultiCallable[_settlement_pb2.GetSettlementRequest, _settlement_pb2.Settlement]
-    """The money of one answer: its fee and every part of it."""
+    """Reads the fee of one answer and every part of it."""
     ListBalances: _grpc.UnaryUnaryMultiCallable[_settlement_pb2.ListBalancesRequest, _settlement_pb2.ListBalancesResponse]
-    """What every account has earned."""
+    """Lists what every account has earned."""
     ProposeRewardRoot: _grpc.UnaryUnaryMultiCallable[_settlement_pb2.ProposeRewardRootRequest, _settlement_pb2.RewardRoot]
     """Proposes the next reward root over all batches that are committed."""
     GetRewardRoot: _grpc.UnaryUnaryMultiCallable[_settlement_pb2.GetRewardRootRequest, _settlement_pb2.RewardRoot]
-    """Reads one reward root, e.g. until it is accepted."""
+    """Reads one reward root. Poll it to learn when it is accepted."""
     ListRewardRoots: _grpc.UnaryUnaryMultiCallable[_settlement_pb2.ListRewardRootsRequest, _settlement_pb2.ListRewardRootsResponse]
     """Lists reward roots, newest first."""
     GetRewardProof: _grpc.UnaryUnaryMultiCallable[_settlement_pb2.GetRewardProofRequest, _settlement_pb2.RewardProof]
-    """The proof by which an account claims from the distributor."""
+    """Returns the proof by which an account claims from the distributor."""
 
 @_typing.type_check_only
 class SettlementServiceAsyncStub(SettlementServiceStub):
@@ -64,7 +64,7 @@ class SettlementServiceAsyncStub(SettlementServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetSettlementInfo: _aio.UnaryUnaryMultiCallable[_settlement_pb2.GetSettlementInfoRequest, _settlement_pb2.SettlementInfo]  # type: ignore[assignment]
-    """The chain, its contracts, rates and splits."""
+    """Returns the chain, its contracts, rates and splits."""
     FlushBatch: _aio.UnaryUnaryMultiCallable[_settlement_pb2.FlushBatchRequest, _settlement_pb2.FlushBatchResponse]  # type: ignore[assignment]
     """Seals the waiting events into a batch now, without waiting for size or age."""
     GetBatch: _aio.UnaryUnaryMultiCallable[_settlement_pb2.GetBatchRequest, _settlement_pb2.Batch]  # type: ignore[assignment]
@@ -74,19 +74,19 @@ class SettlementServiceAsyncStub(SettlementServiceStub):
     WatchBatch: _aio.UnaryStreamMultiCallable[_settlement_pb2.WatchBatchRequest, _settlement_pb2.Batch]  # type: ignore[assignment]
     """Streams a batch's states until it is final."""
     GetInclusionProof: _aio.UnaryUnaryMultiCallable[_settlement_pb2.GetInclusionProofRequest, _settlement_pb2.InclusionProof]  # type: ignore[assignment]
-    """The proof that one answer's attribution is in a batch on chain."""
+    """Returns the proof that one answer's attribution is in a batch on chain."""
     GetSettlement: _aio.UnaryUnaryMultiCallable[_settlement_pb2.GetSettlementRequest, _settlement_pb2.Settlement]  # type: ignore[assignment]
-    """The money of one answer: its fee and every part of it."""
+    """Reads the fee of one answer and every part of it."""
     ListBalances: _aio.UnaryUnaryMultiCallable[_settlement_pb2.ListBalancesRequest, _settlement_pb2.ListBalancesResponse]  # type: ignore[assignment]
-    """What every account has earned."""
+    """Lists what every account has earned."""
     ProposeRewardRoot: _aio.UnaryUnaryMultiCallable[_settlement_pb2.ProposeRewardRootRequest, _settlement_pb2.RewardRoot]  # type: ignore[assignment]
     """Proposes the next reward root over all batches that are committed."""
     GetRewardRoot: _aio.UnaryUnaryMultiCallable[_settlement_pb2.GetRewardRootRequest, _settlement_pb2.RewardRoot]  # type: ignore[assignment]
-    """Reads one reward root, e.g. until it is accepted."""
+    """Reads one reward root. Poll it to learn when it is accepted."""
     ListRewardRoots: _aio.UnaryUnaryMultiCallable[_settlement_pb2.ListRewardRootsRequest, _settlement_pb2.ListRewardRootsResponse]  # type: ignore[assignment]
     """Lists reward roots, newest first."""
     GetRewardProof: _aio.UnaryUnaryMultiCallable[_settlement_pb2.GetRewardProofRequest, _settlement_pb2.RewardProof]  # type: ignore[assignment]
-    """The proof by which an account claims from the distributor."""
+    """Returns the proof by which an account claims from the distributor."""
 
 class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
     """The relay between attribution and the chain."""
@@ -97,7 +97,7 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _settlement_pb2.GetSettlementInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_settlement_pb2.SettlementInfo, _abc.Awaitable[_settlement_pb2.SettlementInfo]]:
-        """The chain, its contracts, rates and splits."""
+        """Returns the chain, its contracts, rates and splits."""
 
     @_abc_1.abstractmethod
     def FlushBatch(
@@ -137,7 +137,7 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _settlement_pb2.GetInclusionProofRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_settlement_pb2.InclusionProof, _abc.Awaitable[_settlement_pb2.InclusionProof]]:
-        """The proof that one answer's attribution is in a batch on chain."""
+        """Returns the proof that one answer's attribution is in a batch on chain."""
 
     @_abc_1.abstractmethod
     def GetSettlement(
@@ -145,7 +145,7 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _settlement_pb2.GetSettlementRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_settlement_pb2.Settlement, _abc.Awaitable[_settlement_pb2.Settlement]]:
-        """The money of one answer: its fee and every part of it."""
+        """Reads the fee of one answer and every part of it."""
 
     @_abc_1.abstractmethod
     def ListBalances(
@@ -153,7 +153,7 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _settlement_pb2.ListBalancesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_settlement_pb2.ListBalancesResponse, _abc.Awaitable[_settlement_pb2.ListBalancesResponse]]:
-        """What every account has earned."""
+        """Lists what every account has earned."""
 
     @_abc_1.abstractmethod
     def ProposeRewardRoot(
@@ -169,7 +169,7 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _settlement_pb2.GetRewardRootRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_settlement_pb2.RewardRoot, _abc.Awaitable[_settlement_pb2.RewardRoot]]:
-        """Reads one reward root, e.g. until it is accepted."""
+        """Reads one reward root. Poll it to learn when it is accepted."""
 
     @_abc_1.abstractmethod
     def ListRewardRoots(
@@ -185,6 +185,6 @@ class SettlementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _settlement_pb2.GetRewardProofRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_settlement_pb2.RewardProof, _abc.Awaitable[_settlement_pb2.RewardProof]]:
-        """The proof by which an account claims from the distributor."""
+        """Returns the proof by which an account claims from the distributor."""
 
 def add_SettlementServiceServicer_to_server(servicer: SettlementServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from openledger.trainer.v1 import trainer_pb2 as openledger_dot_trainer_dot_v1_dot_trainer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"openledger/trainer/v1/events.proto\x12\x15openledger.trainer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#openledger/trainer/v1/trainer.proto\"u\n\x12TrainingRunChanged\x12/\n\x03run\x18\x01 \x01(\x0b\x32\".openledger.trainer.v1.TrainingRun\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x13ModelVersionChanged\x12:\n\rmodel_version\x18\x01 \x01(\x0b\x32#.openledger.trainer.v1.ModelVersion\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"openledger/trainer/v1/events.proto\x12\x15openledger.trainer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#openledger/trainer/v1/trainer.proto\"u\n\x12TrainingRunChanged\x12/\n\x03run\x18\x01 \x01(\x0b\x32\".openledger.trainer.v1.TrainingRun\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb7\x01\n\x13ModelVersionChanged\x12:\n\rmodel_version\x18\x01 \x01(\x0b\x32#.openledger.trainer.v1.ModelVersion\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x07retired\x18\x03 \x01(\x0b\x32#.openledger.trainer.v1.ModelVersionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,5 +36,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGRUNCHANGED']._serialized_start=131
   _globals['_TRAININGRUNCHANGED']._serialized_end=248
   _globals['_MODELVERSIONCHANGED']._serialized_start=251
-  _globals['_MODELVERSIONCHANGED']._serialized_end=380
+  _globals['_MODELVERSIONCHANGED']._serialized_end=434
 # @@protoc_insertion_point(module_scope)

@@ -56,6 +56,7 @@ class ModelVersionChanged(_message.Message):
 
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
+    RETIRED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def model_version(self) -> _trainer_pb2.ModelVersion:
         """The version."""
@@ -64,15 +65,23 @@ class ModelVersionChanged(_message.Message):
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When."""
 
+    @_builtins.property
+    def retired(self) -> _trainer_pb2.ModelVersion:
+        """The version that this promotion retires; absent where none was promoted before, and in every other change. A reader
+        applies both in one step, so that the model has a promoted version at every moment. An event about the retired version
+        alone follows. Events before this field said `retired` first and `promoted` next.
+        """
+
     def __init__(
         self,
         *,
         model_version: _trainer_pb2.ModelVersion | None = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
+        retired: _trainer_pb2.ModelVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "model_version", b"model_version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "model_version", b"model_version", "retired", b"retired"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "model_version", b"model_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time", "model_version", b"model_version", "retired", b"retired"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from openledger.common.v1 import estimate_pb2 as _estimate_pb2
+from openledger.common.v1 import list_pb2 as _list_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,29 +22,29 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _ReplayKind:
+class _RehearsalKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _ReplayKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReplayKind.ValueType], _builtins.type):
+class _RehearsalKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RehearsalKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    REPLAY_KIND_UNSPECIFIED: _ReplayKind.ValueType  # 0
+    REHEARSAL_KIND_UNSPECIFIED: _RehearsalKind.ValueType  # 0
     """The platform's suggestion is taken."""
-    REPLAY_KIND_NONE: _ReplayKind.ValueType  # 1
-    """No replay."""
-    REPLAY_KIND_SELF_GENERATED: _ReplayKind.ValueType  # 2
+    REHEARSAL_KIND_NONE: _RehearsalKind.ValueType  # 1
+    """No rehearsal."""
+    REHEARSAL_KIND_SELF_GENERATED: _RehearsalKind.ValueType  # 2
     """Sequences sampled from the base model itself, with KL to the base on them."""
 
-class ReplayKind(_ReplayKind, metaclass=_ReplayKindEnumTypeWrapper):
-    """Where self-made or recorded text that keeps the base's abilities comes from."""
+class RehearsalKind(_RehearsalKind, metaclass=_RehearsalKindEnumTypeWrapper):
+    """Where the text comes from that keeps the base's abilities during training."""
 
-REPLAY_KIND_UNSPECIFIED: ReplayKind.ValueType  # 0
+REHEARSAL_KIND_UNSPECIFIED: RehearsalKind.ValueType  # 0
 """The platform's suggestion is taken."""
-REPLAY_KIND_NONE: ReplayKind.ValueType  # 1
-"""No replay."""
-REPLAY_KIND_SELF_GENERATED: ReplayKind.ValueType  # 2
+REHEARSAL_KIND_NONE: RehearsalKind.ValueType  # 1
+"""No rehearsal."""
+REHEARSAL_KIND_SELF_GENERATED: RehearsalKind.ValueType  # 2
 """Sequences sampled from the base model itself, with KL to the base on them."""
-Global___ReplayKind: _TypeAlias = ReplayKind  # noqa: Y015
+Global___RehearsalKind: _TypeAlias = RehearsalKind  # noqa: Y015
 
 class _Severity:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -82,15 +83,15 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_UNSPECIFIED: _RunState.ValueType  # 0
     """Not set."""
     RUN_STATE_QUEUED: _RunState.ValueType  # 1
-    """Accepted, not yet handed to Ray."""
+    """Accepted, not yet submitted to Ray."""
     RUN_STATE_RUNNING: _RunState.ValueType  # 2
-    """Handed to Ray."""
+    """Submitted to Ray."""
     RUN_STATE_SUCCEEDED: _RunState.ValueType  # 3
-    """Ended well."""
+    """Succeeded."""
     RUN_STATE_FAILED: _RunState.ValueType  # 4
-    """Ended badly; `error` says how."""
+    """Failed; `error` says why."""
     RUN_STATE_CANCELLED: _RunState.ValueType  # 5
-    """Stopped by a person."""
+    """Cancelled by a client."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
     """State of a run or an evaluation."""
@@ -98,15 +99,15 @@ class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 """Not set."""
 RUN_STATE_QUEUED: RunState.ValueType  # 1
-"""Accepted, not yet handed to Ray."""
+"""Accepted, not yet submitted to Ray."""
 RUN_STATE_RUNNING: RunState.ValueType  # 2
-"""Handed to Ray."""
+"""Submitted to Ray."""
 RUN_STATE_SUCCEEDED: RunState.ValueType  # 3
-"""Ended well."""
+"""Succeeded."""
 RUN_STATE_FAILED: RunState.ValueType  # 4
-"""Ended badly; `error` says how."""
+"""Failed; `error` says why."""
 RUN_STATE_CANCELLED: RunState.ValueType  # 5
-"""Stopped by a person."""
+"""Cancelled by a client."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 class _ModelVersionState:
@@ -120,7 +121,7 @@ class _ModelVersionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Mod
     MODEL_VERSION_STATE_TRAINED: _ModelVersionState.ValueType  # 1
     """Has an adapter."""
     MODEL_VERSION_STATE_EVALUATED: _ModelVersionState.ValueType  # 2
-    """Has a report whose gate passed or was inconclusive."""
+    """Has a report whose gate passed, was inconclusive or is incomplete."""
     MODEL_VERSION_STATE_BLOCKED: _ModelVersionState.ValueType  # 3
     """Has a report whose gate failed."""
     MODEL_VERSION_STATE_PROMOTED: _ModelVersionState.ValueType  # 4
@@ -136,7 +137,7 @@ MODEL_VERSION_STATE_UNSPECIFIED: ModelVersionState.ValueType  # 0
 MODEL_VERSION_STATE_TRAINED: ModelVersionState.ValueType  # 1
 """Has an adapter."""
 MODEL_VERSION_STATE_EVALUATED: ModelVersionState.ValueType  # 2
-"""Has a report whose gate passed or was inconclusive."""
+"""Has a report whose gate passed, was inconclusive or is incomplete."""
 MODEL_VERSION_STATE_BLOCKED: ModelVersionState.ValueType  # 3
 """Has a report whose gate failed."""
 MODEL_VERSION_STATE_PROMOTED: ModelVersionState.ValueType  # 4
@@ -159,6 +160,8 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """At least one kept suite is shown to have fallen by more than its margin."""
     VERDICT_INCONCLUSIVE: _Verdict.ValueType  # 3
     """Neither is shown at this sample size."""
+    VERDICT_INCOMPLETE: _Verdict.ValueType  # 4
+    """A suite of the gate policy was not measured, or not to its end."""
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """A gate's judgement."""
@@ -171,7 +174,121 @@ VERDICT_FAILED: Verdict.ValueType  # 2
 """At least one kept suite is shown to have fallen by more than its margin."""
 VERDICT_INCONCLUSIVE: Verdict.ValueType  # 3
 """Neither is shown at this sample size."""
+VERDICT_INCOMPLETE: Verdict.ValueType  # 4
+"""A suite of the gate policy was not measured, or not to its end."""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+class _OverrideState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OverrideStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OverrideState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OVERRIDE_STATE_UNSPECIFIED: _OverrideState.ValueType  # 0
+    """Not set."""
+    OVERRIDE_STATE_PENDING: _OverrideState.ValueType  # 1
+    """Waits for consent."""
+    OVERRIDE_STATE_APPROVED: _OverrideState.ValueType  # 2
+    """Enough people have consented."""
+    OVERRIDE_STATE_REFUSED: _OverrideState.ValueType  # 3
+    """Refused; final."""
+
+class OverrideState(_OverrideState, metaclass=_OverrideStateEnumTypeWrapper):
+    """State of an override."""
+
+OVERRIDE_STATE_UNSPECIFIED: OverrideState.ValueType  # 0
+"""Not set."""
+OVERRIDE_STATE_PENDING: OverrideState.ValueType  # 1
+"""Waits for consent."""
+OVERRIDE_STATE_APPROVED: OverrideState.ValueType  # 2
+"""Enough people have consented."""
+OVERRIDE_STATE_REFUSED: OverrideState.ValueType  # 3
+"""Refused; final."""
+Global___OverrideState: _TypeAlias = OverrideState  # noqa: Y015
+
+class _PromotionKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PromotionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PromotionKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROMOTION_KIND_UNSPECIFIED: _PromotionKind.ValueType  # 0
+    """Not set."""
+    PROMOTION_KIND_PASSED: _PromotionKind.ValueType  # 1
+    """Its gate passed."""
+    PROMOTION_KIND_OVERRIDDEN: _PromotionKind.ValueType  # 2
+    """People overrode its gate."""
+    PROMOTION_KIND_ROLLED_BACK: _PromotionKind.ValueType  # 3
+    """It was served before, and its successor was rolled back."""
+    PROMOTION_KIND_TAKEN_OVER: _PromotionKind.ValueType  # 4
+    """Promoted before this history was kept; taken over from the version's own history."""
+
+class PromotionKind(_PromotionKind, metaclass=_PromotionKindEnumTypeWrapper):
+    """Why a version is served."""
+
+PROMOTION_KIND_UNSPECIFIED: PromotionKind.ValueType  # 0
+"""Not set."""
+PROMOTION_KIND_PASSED: PromotionKind.ValueType  # 1
+"""Its gate passed."""
+PROMOTION_KIND_OVERRIDDEN: PromotionKind.ValueType  # 2
+"""People overrode its gate."""
+PROMOTION_KIND_ROLLED_BACK: PromotionKind.ValueType  # 3
+"""It was served before, and its successor was rolled back."""
+PROMOTION_KIND_TAKEN_OVER: PromotionKind.ValueType  # 4
+"""Promoted before this history was kept; taken over from the version's own history."""
+Global___PromotionKind: _TypeAlias = PromotionKind  # noqa: Y015
+
+class _SuiteRole:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SuiteRoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SuiteRole.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SUITE_ROLE_UNSPECIFIED: _SuiteRole.ValueType  # 0
+    """Not set."""
+    SUITE_ROLE_DOMAIN: _SuiteRole.ValueType  # 1
+    """The tuned model is better than its base by more than the margin."""
+    SUITE_ROLE_RETAINED: _SuiteRole.ValueType  # 2
+    """The tuned model is not worse than its base by the margin or more."""
+
+class SuiteRole(_SuiteRole, metaclass=_SuiteRoleEnumTypeWrapper):
+    """What a model must show on one suite."""
+
+SUITE_ROLE_UNSPECIFIED: SuiteRole.ValueType  # 0
+"""Not set."""
+SUITE_ROLE_DOMAIN: SuiteRole.ValueType  # 1
+"""The tuned model is better than its base by more than the margin."""
+SUITE_ROLE_RETAINED: SuiteRole.ValueType  # 2
+"""The tuned model is not worse than its base by the margin or more."""
+Global___SuiteRole: _TypeAlias = SuiteRole  # noqa: Y015
+
+class _GatePolicyState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GatePolicyStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GatePolicyState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GATE_POLICY_STATE_UNSPECIFIED: _GatePolicyState.ValueType  # 0
+    """Not set."""
+    GATE_POLICY_STATE_PENDING: _GatePolicyState.ValueType  # 1
+    """Looser than what is active; waits for other people."""
+    GATE_POLICY_STATE_ACTIVE: _GatePolicyState.ValueType  # 2
+    """In force, unless a newer version is active too."""
+    GATE_POLICY_STATE_REFUSED: _GatePolicyState.ValueType  # 3
+    """Refused; final."""
+
+class GatePolicyState(_GatePolicyState, metaclass=_GatePolicyStateEnumTypeWrapper):
+    """State of a version of a gate policy."""
+
+GATE_POLICY_STATE_UNSPECIFIED: GatePolicyState.ValueType  # 0
+"""Not set."""
+GATE_POLICY_STATE_PENDING: GatePolicyState.ValueType  # 1
+"""Looser than what is active; waits for other people."""
+GATE_POLICY_STATE_ACTIVE: GatePolicyState.ValueType  # 2
+"""In force, unless a newer version is active too."""
+GATE_POLICY_STATE_REFUSED: GatePolicyState.ValueType  # 3
+"""Refused; final."""
+Global___GatePolicyState: _TypeAlias = GatePolicyState  # noqa: Y015
 
 @_typing.final
 class BaseModel(_message.Message):
@@ -217,25 +334,33 @@ Global___BaseModel: _TypeAlias = BaseModel  # noqa: Y015
 
 @_typing.final
 class ListBaseModelsRequest(_message.Message):
-    """Asks for base models."""
+    """Lists base models."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many; 0 means 100."""
     page_token: _builtins.str
-    """From a previous answer."""
+    """From a previous response."""
+    filter: _builtins.str
+    """AIP-160, over name, display_name, digest, licence, parameter_count."""
+    order_by: _builtins.str
+    """Comma-separated fields, each with " desc" for descending."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -249,8 +374,11 @@ class ListBaseModelsResponse(_message.Message):
 
     BASE_MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Non-empty when there are more."""
+    total_size: _builtins.int
+    """How many the filter matches on all pages."""
     @_builtins.property
     def base_models(self) -> _containers.RepeatedCompositeFieldContainer[Global___BaseModel]:
         """The base models."""
@@ -260,10 +388,11 @@ class ListBaseModelsResponse(_message.Message):
         *,
         base_models: _abc.Iterable[Global___BaseModel] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_models", b"base_models", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_models", b"base_models", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -310,7 +439,7 @@ class TrainingSpec(_message.Message):
     WARMUP_RATIO_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
-    REPLAY_FIELD_NUMBER: _builtins.int
+    REHEARSAL_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Peak learning rate."""
@@ -335,8 +464,8 @@ class TrainingSpec(_message.Message):
         """Modules that get an adapter, e.g. "q_proj"; empty means all linear modules."""
 
     @_builtins.property
-    def replay(self) -> Global___ReplaySpec:
-        """Replay."""
+    def rehearsal(self) -> Global___RehearsalSpec:
+        """Rehearsal."""
 
     def __init__(
         self,
@@ -350,20 +479,20 @@ class TrainingSpec(_message.Message):
         warmup_ratio: _builtins.float = ...,
         max_tokens: _builtins.int = ...,
         seed: _builtins.int = ...,
-        replay: Global___ReplaySpec | None = ...,
+        rehearsal: Global___RehearsalSpec | None = ...,
         workers: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["replay", b"replay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rehearsal", b"rehearsal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "learning_rate", b"learning_rate", "lora_alpha", b"lora_alpha", "lora_rank", b"lora_rank", "max_tokens", b"max_tokens", "replay", b"replay", "seed", b"seed", "steps", b"steps", "target_modules", b"target_modules", "warmup_ratio", b"warmup_ratio", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "learning_rate", b"learning_rate", "lora_alpha", b"lora_alpha", "lora_rank", b"lora_rank", "max_tokens", b"max_tokens", "rehearsal", b"rehearsal", "seed", b"seed", "steps", b"steps", "target_modules", b"target_modules", "warmup_ratio", b"warmup_ratio", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TrainingSpec: _TypeAlias = TrainingSpec  # noqa: Y015
 
 @_typing.final
-class ReplaySpec(_message.Message):
-    """Replay: what keeps the base's abilities."""
+class RehearsalSpec(_message.Message):
+    """Rehearsal: what keeps the base's abilities."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -372,7 +501,7 @@ class ReplaySpec(_message.Message):
     TOKENS_EACH_FIELD_NUMBER: _builtins.int
     SEQUENCES_PER_STEP_FIELD_NUMBER: _builtins.int
     KL_WEIGHT_FIELD_NUMBER: _builtins.int
-    kind: Global___ReplayKind.ValueType
+    kind: Global___RehearsalKind.ValueType
     """Which kind."""
     sequences: _builtins.int
     """Sequences made."""
@@ -385,7 +514,7 @@ class ReplaySpec(_message.Message):
     def __init__(
         self,
         *,
-        kind: Global___ReplayKind.ValueType = ...,
+        kind: Global___RehearsalKind.ValueType = ...,
         sequences: _builtins.int = ...,
         tokens_each: _builtins.int = ...,
         sequences_per_step: _builtins.int = ...,
@@ -397,7 +526,7 @@ class ReplaySpec(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReplaySpec: _TypeAlias = ReplaySpec  # noqa: Y015
+Global___RehearsalSpec: _TypeAlias = RehearsalSpec  # noqa: Y015
 
 @_typing.final
 class Intent(_message.Message):
@@ -416,7 +545,7 @@ class Intent(_message.Message):
         suite: _builtins.str
         """The suite's id, e.g. "arc_easy"."""
         margin: _builtins.float
-        """Largest tolerated fall, in the suite's unit."""
+        """Retained suites: the largest tolerated fall. Domain: the gain to exceed. In the suite's unit."""
         def __init__(
             self,
             *,
@@ -431,21 +560,27 @@ class Intent(_message.Message):
 
     PURPOSE_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
+    GATE_POLICY_FIELD_NUMBER: _builtins.int
     purpose: _builtins.str
     """What the model shall become good at, for people."""
+    gate_policy: _builtins.str
+    """`gatePolicies/{policy}`; "" means the one that the model's runs name, and `gatePolicies/default` for its first run. One that
+    is looser than that of the model's earlier runs is FAILED_PRECONDITION.
+    """
     @_builtins.property
     def keep(self) -> _containers.RepeatedCompositeFieldContainer[Global___Intent.Margin]:
-        """Suites whose results must not fall, with margins. Empty means hellaswag, arc_easy, bits_per_byte at the platform's margins."""
+        """Margins stricter than the gate policy's, by suite. A looser one, or a suite that the policy lacks, is INVALID_ARGUMENT."""
 
     def __init__(
         self,
         *,
         purpose: _builtins.str = ...,
         keep: _abc.Iterable[Global___Intent.Margin] | None = ...,
+        gate_policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep", b"keep", "purpose", b"purpose"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate_policy", b"gate_policy", "keep", b"keep", "purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -461,7 +596,7 @@ class EffectiveValue(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
     parameter: _builtins.str
-    """Field path, e.g. "replay.kl_weight"."""
+    """Field path, e.g. "rehearsal.kl_weight"."""
     value: _builtins.str
     """The value as text."""
     origin: _builtins.str
@@ -483,7 +618,7 @@ Global___EffectiveValue: _TypeAlias = EffectiveValue  # noqa: Y015
 
 @_typing.final
 class AssessTrainingSpecRequest(_message.Message):
-    """Asks what a spec will lead to."""
+    """Asks what a spec leads to."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -572,8 +707,11 @@ class TrainingAssessment(_message.Message):
     EFFECTIVE_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     EXPECTED_S_FIELD_NUMBER: _builtins.int
+    EXPECTED_BASIS_FIELD_NUMBER: _builtins.int
     expected_s: _builtins.float
-    """Expected wall seconds on this machine's measured compute; 0 when not known."""
+    """Expected wall seconds from submission to result."""
+    expected_basis: _builtins.str
+    """What the expected time was computed from, for people."""
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingAssessment.Finding]:
         """Findings, gravest first."""
@@ -598,10 +736,11 @@ class TrainingAssessment(_message.Message):
         effective: Global___TrainingSpec | None = ...,
         values: _abc.Iterable[Global___EffectiveValue] | None = ...,
         expected_s: _builtins.float = ...,
+        expected_basis: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effective", b"effective", "suggested", b"suggested"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective", b"effective", "expected_s", b"expected_s", "findings", b"findings", "suggested", b"suggested", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective", b"effective", "expected_basis", b"expected_basis", "expected_s", b"expected_s", "findings", b"findings", "suggested", b"suggested", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -624,7 +763,7 @@ class CreateTrainingRunRequest(_message.Message):
     base_model: _builtins.str
     """`baseModels/{id}`."""
     request_id: _builtins.str
-    """Makes retries safe: the same id answers the same run."""
+    """Makes retries safe: the same id returns the same run."""
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedSnapshot]:
         """What it is trained on."""
@@ -677,6 +816,8 @@ class TrainingRun(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    GATE_POLICY_FIELD_NUMBER: _builtins.int
+    POLICY_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`trainingRuns/{ulid}`."""
     model: _builtins.str
@@ -686,13 +827,17 @@ class TrainingRun(_message.Message):
     base_digest: _builtins.str
     """Digest of the base."""
     state: Global___RunState.ValueType
-    """Where it stands."""
+    """Its state."""
     error: _builtins.str
     """Why it failed, for people."""
     model_version: _builtins.str
     """`models/{model}/versions/{n}` once it succeeded."""
     principal: _builtins.str
-    """Who asked for it."""
+    """Who created it."""
+    gate_policy: _builtins.str
+    """`gatePolicies/{policy}/versions/{n}` that its intent names."""
+    policy_digest: _builtins.str
+    """Digest of its effective gate policy: that one, made stricter by its intent and by earlier runs of the model."""
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedSnapshot]:
         """What it is trained on."""
@@ -711,11 +856,11 @@ class TrainingRun(_message.Message):
 
     @_builtins.property
     def assessment(self) -> Global___TrainingAssessment:
-        """What was said before it started."""
+        """Its assessment, made before it started."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was asked for."""
+        """When it was created."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -744,10 +889,12 @@ class TrainingRun(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         principal: _builtins.str = ...,
+        gate_policy: _builtins.str = ...,
+        policy_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assessment", b"assessment", "create_time", b"create_time", "end_time", b"end_time", "intent", b"intent", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assessment", b"assessment", "base_digest", b"base_digest", "base_model", b"base_model", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "intent", b"intent", "model", b"model", "model_version", b"model_version", "name", b"name", "principal", b"principal", "snapshots", b"snapshots", "spec", b"spec", "start_time", b"start_time", "state", b"state", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assessment", b"assessment", "base_digest", b"base_digest", "base_model", b"base_model", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "gate_policy", b"gate_policy", "intent", b"intent", "model", b"model", "model_version", b"model_version", "name", b"name", "policy_digest", b"policy_digest", "principal", b"principal", "snapshots", b"snapshots", "spec", b"spec", "start_time", b"start_time", "state", b"state", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -784,22 +931,34 @@ class ListTrainingRunsRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Only of this model; "" means all."""
     page_size: _builtins.int
     """At most this many; 0 means 100."""
     page_token: _builtins.str
-    """From a previous answer."""
+    """From a previous response."""
+    filter: _builtins.str
+    """AIP-160, over name, state, model, base_model, principal, create_time, start_time, end_time."""
+    order_by: _builtins.str
+    """Comma-separated fields, each with " desc" for descending."""
+    view: _list_pb2.View.ValueType
+    """FULL adds `values` and `assessment`."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        view: _list_pb2.View.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "model", b"model", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -813,8 +972,11 @@ class ListTrainingRunsResponse(_message.Message):
 
     TRAINING_RUNS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Non-empty when there are more."""
+    total_size: _builtins.int
+    """How many the filter matches on all pages."""
     @_builtins.property
     def training_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingRun]:
         """The runs."""
@@ -824,10 +986,11 @@ class ListTrainingRunsResponse(_message.Message):
         *,
         training_runs: _abc.Iterable[Global___TrainingRun] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "training_runs", b"training_runs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "total_size", b"total_size", "training_runs", b"training_runs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -878,7 +1041,7 @@ class TrainingRunUpdate(_message.Message):
         loss: _builtins.float
         """Completion loss in nats a token."""
         kl: _builtins.float
-        """KL of the tuned model to the base on replay, nats a token; 0 without replay."""
+        """KL of the tuned model to the base on rehearsal, nats a token; 0 without rehearsal."""
         learning_rate: _builtins.float
         """Learning rate now."""
         gradient_norm: _builtins.float
@@ -909,7 +1072,7 @@ class TrainingRunUpdate(_message.Message):
     """The run's state."""
     @_builtins.property
     def progress(self) -> _estimate_pb2.Progress:
-        """How far it is."""
+        """How far it has come."""
 
     @_builtins.property
     def metrics(self) -> Global___TrainingRunUpdate.StepMetrics:
@@ -959,7 +1122,7 @@ Global___CancelTrainingRunRequest: _TypeAlias = CancelTrainingRunRequest  # noqa
 
 @_typing.final
 class ModelVersion(_message.Message):
-    """One adapter of a model, with everything needed to make and judge it again. It is never replaced in place."""
+    """One adapter of a model, with everything needed to reproduce and evaluate it. It is never replaced in place."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -980,6 +1143,34 @@ class ModelVersion(_message.Message):
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
         _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class FailedReport(_message.Message):
+        """A report that failed. It prevents promotion until an approved override names it."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        REPORT_DIGEST_FIELD_NUMBER: _builtins.int
+        POLICY_DIGEST_FIELD_NUMBER: _builtins.int
+        OVERRIDE_FIELD_NUMBER: _builtins.int
+        report_digest: _builtins.str
+        """Digest of the report."""
+        policy_digest: _builtins.str
+        """Digest of the gate policy that it was judged by."""
+        override: _builtins.str
+        """`promotionOverrides/{ulid}` that lifts it; "" while none does."""
+        def __init__(
+            self,
+            *,
+            report_digest: _builtins.str = ...,
+            policy_digest: _builtins.str = ...,
+            override: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["override", b"override", "policy_digest", b"policy_digest", "report_digest", b"report_digest"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1068,6 +1259,9 @@ class ModelVersion(_message.Message):
     HISTORY_FIELD_NUMBER: _builtins.int
     TRAINING_RUN_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
+    GATE_POLICY_FIELD_NUMBER: _builtins.int
+    POLICY_DIGEST_FIELD_NUMBER: _builtins.int
+    FAILED_REPORTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`models/{model}/versions/{n}`."""
     digest: _builtins.str
@@ -1081,19 +1275,25 @@ class ModelVersion(_message.Message):
     parent: _builtins.str
     """`models/{model}/versions/{n}` it was tuned from; "" for the base."""
     training_manifest_digest: _builtins.str
-    """Digest of the training manifest: every record seen, how often, and the replay source."""
+    """Digest of the training manifest: every record seen, how often, and the rehearsal source."""
     compute: _builtins.str
     """Device and compute type, e.g. "cpu/bf16"."""
     report_digest: _builtins.str
-    """Digest of its newest evaluation report; "" when there is none."""
+    """Digest of the evaluation report that stands for it: its newest failed one that no approved override lifts, else its newest
+    complete one, else its newest; "" when there is none.
+    """
     verdict: Global___Verdict.ValueType
     """The gate's verdict on it."""
     state: Global___ModelVersionState.ValueType
-    """Where it stands."""
+    """Its state."""
     training_run: _builtins.str
     """`trainingRuns/{ulid}` that made it."""
     owner: _builtins.str
-    """Who asked for the run; owns the model's part of the fee."""
+    """Who created the run; owns the model's part of the fee."""
+    gate_policy: _builtins.str
+    """`gatePolicies/{policy}/versions/{n}` that its run's intent names."""
+    policy_digest: _builtins.str
+    """Digest of the effective gate policy by which its report was judged; before its first report, of its run's."""
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelVersion.TrainedSnapshot]:
         """What it was trained on."""
@@ -1118,6 +1318,10 @@ class ModelVersion(_message.Message):
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelVersion.StateChange]:
         """How it got there."""
 
+    @_builtins.property
+    def failed_reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelVersion.FailedReport]:
+        """Every report of it that failed, in order."""
+
     def __init__(
         self,
         *,
@@ -1140,10 +1344,13 @@ class ModelVersion(_message.Message):
         history: _abc.Iterable[Global___ModelVersion.StateChange] | None = ...,
         training_run: _builtins.str = ...,
         owner: _builtins.str = ...,
+        gate_policy: _builtins.str = ...,
+        policy_digest: _builtins.str = ...,
+        failed_reports: _abc.Iterable[Global___ModelVersion.FailedReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "base_digest", b"base_digest", "base_model", b"base_model", "compute", b"compute", "digest", b"digest", "history", b"history", "intent", b"intent", "name", b"name", "owner", b"owner", "packages", b"packages", "parent", b"parent", "report_digest", b"report_digest", "snapshots", b"snapshots", "spec", b"spec", "state", b"state", "training_manifest_digest", b"training_manifest_digest", "training_run", b"training_run", "values", b"values", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "base_digest", b"base_digest", "base_model", b"base_model", "compute", b"compute", "digest", b"digest", "failed_reports", b"failed_reports", "gate_policy", b"gate_policy", "history", b"history", "intent", b"intent", "name", b"name", "owner", b"owner", "packages", b"packages", "parent", b"parent", "policy_digest", b"policy_digest", "report_digest", b"report_digest", "snapshots", b"snapshots", "spec", b"spec", "state", b"state", "training_manifest_digest", b"training_manifest_digest", "training_run", b"training_run", "values", b"values", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1180,22 +1387,34 @@ class ListModelVersionsRequest(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """`models/{model}`, or `models/-` for all."""
     page_size: _builtins.int
     """At most this many; 0 means 100."""
     page_token: _builtins.str
-    """From a previous answer."""
+    """From a previous response."""
+    filter: _builtins.str
+    """AIP-160, over name, state, verdict, model, base_model, owner, training_run, digest, adapter_digest, report_digest, policy_digest."""
+    order_by: _builtins.str
+    """Comma-separated fields, each with " desc" for descending."""
+    view: _list_pb2.View.ValueType
+    """FULL adds `values`, `packages` and `history`."""
     def __init__(
         self,
         *,
         parent: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        view: _list_pb2.View.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1209,8 +1428,11 @@ class ListModelVersionsResponse(_message.Message):
 
     MODEL_VERSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Non-empty when there are more."""
+    total_size: _builtins.int
+    """How many the filter matches on all pages."""
     @_builtins.property
     def model_versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelVersion]:
         """The versions."""
@@ -1220,10 +1442,11 @@ class ListModelVersionsResponse(_message.Message):
         *,
         model_versions: _abc.Iterable[Global___ModelVersion] | None = ...,
         next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_versions", b"model_versions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_versions", b"model_versions", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1246,7 +1469,7 @@ class EvaluateModelVersionRequest(_message.Message):
         suite: _builtins.str
         """"domain", "hellaswag", "arc_easy" or "bits_per_byte"."""
         items: _builtins.int
-        """Items; 0 means the suite's default."""
+        """Most items; 0 means the gate policy's number."""
         def __init__(
             self,
             *,
@@ -1268,7 +1491,9 @@ class EvaluateModelVersionRequest(_message.Message):
     """Makes retries safe."""
     @_builtins.property
     def suites(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluateModelVersionRequest.SuiteRequest]:
-        """Which suites and how many items; empty means "domain", "hellaswag", "arc_easy", "bits_per_byte" at 150, 100, 100, 100 items."""
+        """Which suites and most items of each; empty means those of the gate policy. Fewer suites than the policy's make an incomplete
+        report; margins and the order of items are always the policy's.
+        """
 
     def __init__(
         self,
@@ -1296,16 +1521,22 @@ class Evaluation(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     REPORT_DIGEST_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    POLICY_DIGEST_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`evaluations/{ulid}`."""
     model_version: _builtins.str
     """`models/{model}/versions/{n}`."""
     state: Global___RunState.ValueType
-    """Where it stands."""
+    """Its state."""
     report_digest: _builtins.str
     """Digest of the report, once it succeeded."""
     error: _builtins.str
     """Why it failed, for people."""
+    policy_digest: _builtins.str
+    """Digest of the effective gate policy that it judges by."""
+    verdict: Global___Verdict.ValueType
+    """The report's verdict, once it succeeded."""
     def __init__(
         self,
         *,
@@ -1314,10 +1545,12 @@ class Evaluation(_message.Message):
         state: Global___RunState.ValueType = ...,
         report_digest: _builtins.str = ...,
         error: _builtins.str = ...,
+        policy_digest: _builtins.str = ...,
+        verdict: Global___Verdict.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "model_version", b"model_version", "name", b"name", "report_digest", b"report_digest", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "model_version", b"model_version", "name", b"name", "policy_digest", b"policy_digest", "report_digest", b"report_digest", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1362,7 +1595,7 @@ class EvaluationUpdate(_message.Message):
 
     @_builtins.property
     def progress(self) -> _estimate_pb2.Progress:
-        """How far it is."""
+        """How far it has come."""
 
     def __init__(
         self,
@@ -1516,6 +1749,9 @@ class EvaluationReport(_message.Message):
     REASONS_FIELD_NUMBER: _builtins.int
     OUTCOMES_DIGEST_FIELD_NUMBER: _builtins.int
     COMPUTE_FIELD_NUMBER: _builtins.int
+    POLICY_DIGEST_FIELD_NUMBER: _builtins.int
+    POLICY_SOURCE_DIGEST_FIELD_NUMBER: _builtins.int
+    MISSING_SUITES_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """sha256 of `canonical_json`."""
     canonical_json: _builtins.bytes
@@ -1530,6 +1766,10 @@ class EvaluationReport(_message.Message):
     """Digest of the object of per-item outcomes, from which everything can be computed again."""
     compute: _builtins.str
     """Device and compute type."""
+    policy_digest: _builtins.str
+    """Digest of the effective gate policy that it was judged by; the policy is in `canonical_json`."""
+    policy_source_digest: _builtins.str
+    """Digest of the policy version that the effective policy was made from."""
     @_builtins.property
     def suites(self) -> _containers.RepeatedCompositeFieldContainer[Global___EvaluationReport.SuiteResult]:
         """Results by suite."""
@@ -1537,6 +1777,10 @@ class EvaluationReport(_message.Message):
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What led to it, for people."""
+
+    @_builtins.property
+    def missing_suites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Suites of the policy that were not measured."""
 
     def __init__(
         self,
@@ -1550,10 +1794,13 @@ class EvaluationReport(_message.Message):
         reasons: _abc.Iterable[_builtins.str] | None = ...,
         outcomes_digest: _builtins.str = ...,
         compute: _builtins.str = ...,
+        policy_digest: _builtins.str = ...,
+        policy_source_digest: _builtins.str = ...,
+        missing_suites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "base_digest", b"base_digest", "canonical_json", b"canonical_json", "compute", b"compute", "digest", b"digest", "outcomes_digest", b"outcomes_digest", "reasons", b"reasons", "suites", b"suites", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter_digest", b"adapter_digest", "base_digest", b"base_digest", "canonical_json", b"canonical_json", "compute", b"compute", "digest", b"digest", "missing_suites", b"missing_suites", "outcomes_digest", b"outcomes_digest", "policy_digest", b"policy_digest", "policy_source_digest", b"policy_source_digest", "reasons", b"reasons", "suites", b"suites", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1603,6 +1850,13 @@ class PromotionOverride(_message.Message):
     APPROVER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     APPROVE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    PEOPLE_NEEDED_FIELD_NUMBER: _builtins.int
+    REFUSER_FIELD_NUMBER: _builtins.int
+    REFUSE_REASON_FIELD_NUMBER: _builtins.int
+    REFUSE_TIME_FIELD_NUMBER: _builtins.int
+    FAILED_REPORT_DIGESTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`promotionOverrides/{ulid}`."""
     model_version: _builtins.str
@@ -1615,13 +1869,33 @@ class PromotionOverride(_message.Message):
     """Who asked."""
     approver: _builtins.str
     """Who approved; "" until then."""
+    state: Global___OverrideState.ValueType
+    """Its state."""
+    people_needed: _builtins.int
+    """Distinct people that it needs, the requester included."""
+    refuser: _builtins.str
+    """Who refused; "" unless it was refused."""
+    refuse_reason: _builtins.str
+    """Why it was refused."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was asked for."""
+        """When it was created."""
 
     @_builtins.property
     def approve_time(self) -> _timestamp_pb2.Timestamp:
         """When it was approved."""
+
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approval]:
+        """Who consented, in order; the override is approved when they and the requester are `people_needed`."""
+
+    @_builtins.property
+    def refuse_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was refused."""
+
+    @_builtins.property
+    def failed_report_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Digests of all failed reports of the version that it lifts, the one above included where it failed."""
 
     def __init__(
         self,
@@ -1634,14 +1908,49 @@ class PromotionOverride(_message.Message):
         approver: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         approve_time: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___OverrideState.ValueType = ...,
+        approvals: _abc.Iterable[Global___Approval] | None = ...,
+        people_needed: _builtins.int = ...,
+        refuser: _builtins.str = ...,
+        refuse_reason: _builtins.str = ...,
+        refuse_time: _timestamp_pb2.Timestamp | None = ...,
+        failed_report_digests: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approve_time", b"approve_time", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approve_time", b"approve_time", "create_time", b"create_time", "refuse_time", b"refuse_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve_time", b"approve_time", "approver", b"approver", "create_time", b"create_time", "model_version", b"model_version", "name", b"name", "reason", b"reason", "report_digest", b"report_digest", "requester", b"requester"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "approve_time", b"approve_time", "approver", b"approver", "create_time", b"create_time", "failed_report_digests", b"failed_report_digests", "model_version", b"model_version", "name", b"name", "people_needed", b"people_needed", "reason", b"reason", "refuse_reason", b"refuse_reason", "refuse_time", b"refuse_time", "refuser", b"refuser", "report_digest", b"report_digest", "requester", b"requester", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PromotionOverride: _TypeAlias = PromotionOverride  # noqa: Y015
+
+@_typing.final
+class Approval(_message.Message):
+    """The consent of one person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    APPROVE_TIME_FIELD_NUMBER: _builtins.int
+    principal: _builtins.str
+    """Who."""
+    @_builtins.property
+    def approve_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        principal: _builtins.str = ...,
+        approve_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approve_time", b"approve_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve_time", b"approve_time", "principal", b"principal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Approval: _TypeAlias = Approval  # noqa: Y015
 
 @_typing.final
 class CreatePromotionOverrideRequest(_message.Message):
@@ -1694,3 +2003,667 @@ class ApprovePromotionOverrideRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApprovePromotionOverrideRequest: _TypeAlias = ApprovePromotionOverrideRequest  # noqa: Y015
+
+@_typing.final
+class RefusePromotionOverrideRequest(_message.Message):
+    """Refuses an override."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`promotionOverrides/{ulid}`."""
+    reason: _builtins.str
+    """Why, for the requester."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusePromotionOverrideRequest: _TypeAlias = RefusePromotionOverrideRequest  # noqa: Y015
+
+@_typing.final
+class GetPromotionOverrideRequest(_message.Message):
+    """Asks for one override."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`promotionOverrides/{ulid}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPromotionOverrideRequest: _TypeAlias = GetPromotionOverrideRequest  # noqa: Y015
+
+@_typing.final
+class ListPromotionOverridesRequest(_message.Message):
+    """Asks for overrides."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`models/{model}`: only of its versions; `models/-` or "" means all."""
+    page_size: _builtins.int
+    """At most this many; 0 means 100."""
+    page_token: _builtins.str
+    """From a previous response."""
+    filter: _builtins.str
+    """AIP-160, over name, model, model_version, state, requester, report_digest, create_time."""
+    order_by: _builtins.str
+    """Comma-separated fields, each with " desc" for descending."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPromotionOverridesRequest: _TypeAlias = ListPromotionOverridesRequest  # noqa: Y015
+
+@_typing.final
+class ListPromotionOverridesResponse(_message.Message):
+    """A page of overrides."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMOTION_OVERRIDES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Non-empty when there are more."""
+    total_size: _builtins.int
+    """How many the filter matches on all pages."""
+    @_builtins.property
+    def promotion_overrides(self) -> _containers.RepeatedCompositeFieldContainer[Global___PromotionOverride]:
+        """The overrides."""
+
+    def __init__(
+        self,
+        *,
+        promotion_overrides: _abc.Iterable[Global___PromotionOverride] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "promotion_overrides", b"promotion_overrides", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPromotionOverridesResponse: _TypeAlias = ListPromotionOverridesResponse  # noqa: Y015
+
+@_typing.final
+class RollbackModelRequest(_message.Message):
+    """Asks for the version that was served before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}`."""
+    reason: _builtins.str
+    """Why; it is written in the promotion history."""
+    request_id: _builtins.str
+    """Makes retries safe."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackModelRequest: _TypeAlias = RollbackModelRequest  # noqa: Y015
+
+@_typing.final
+class Promotion(_message.Message):
+    """One change of what a model serves. The entries of a model form a chain: each holds the hash of the one before, so
+    that none can be changed or removed unseen while anyone keeps the newest hash.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    PREVIOUS_HASH_FIELD_NUMBER: _builtins.int
+    CANONICAL_JSON_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    RETIRED_VERSION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    REPORT_DIGEST_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    POLICY_DIGEST_FIELD_NUMBER: _builtins.int
+    OVERRIDE_FIELD_NUMBER: _builtins.int
+    BACK_TO_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    PEOPLE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PROMOTE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}/promotions/{n}`, counted from 1."""
+    hash: _builtins.str
+    """sha256 of `canonical_json`."""
+    previous_hash: _builtins.str
+    """`hash` of the model's entry before; "" for its first."""
+    canonical_json: _builtins.bytes
+    """The entry itself, whose sha256 is its hash. The other fields are read from it."""
+    model_version: _builtins.str
+    """`models/{model}/versions/{n}` that is served from then on."""
+    retired_version: _builtins.str
+    """`models/{model}/versions/{n}` that was served until then; "" when none was."""
+    kind: Global___PromotionKind.ValueType
+    """Why."""
+    report_digest: _builtins.str
+    """Digest of the report that it rests on; "" when none is known."""
+    verdict: Global___Verdict.ValueType
+    """Verdict of that report."""
+    policy_digest: _builtins.str
+    """Digest of the gate policy that the report was judged by."""
+    override: _builtins.str
+    """`promotionOverrides/{ulid}`; "" when the gate passed."""
+    back_to: _builtins.str
+    """`models/{model}/promotions/{n}` that a rollback goes back to."""
+    principal: _builtins.str
+    """Who asked for it."""
+    reason: _builtins.str
+    """Why, for people."""
+    @_builtins.property
+    def people(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Everyone who decided: `principal`, and the requester and approvers of an override."""
+
+    @_builtins.property
+    def promote_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        hash: _builtins.str = ...,
+        previous_hash: _builtins.str = ...,
+        canonical_json: _builtins.bytes = ...,
+        model_version: _builtins.str = ...,
+        retired_version: _builtins.str = ...,
+        kind: Global___PromotionKind.ValueType = ...,
+        report_digest: _builtins.str = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        policy_digest: _builtins.str = ...,
+        override: _builtins.str = ...,
+        back_to: _builtins.str = ...,
+        principal: _builtins.str = ...,
+        people: _abc.Iterable[_builtins.str] | None = ...,
+        reason: _builtins.str = ...,
+        promote_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["promote_time", b"promote_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_to", b"back_to", "canonical_json", b"canonical_json", "hash", b"hash", "kind", b"kind", "model_version", b"model_version", "name", b"name", "override", b"override", "people", b"people", "policy_digest", b"policy_digest", "previous_hash", b"previous_hash", "principal", b"principal", "promote_time", b"promote_time", "reason", b"reason", "report_digest", b"report_digest", "retired_version", b"retired_version", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Promotion: _TypeAlias = Promotion  # noqa: Y015
+
+@_typing.final
+class ListPromotionsRequest(_message.Message):
+    """Asks for a model's promotion history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`models/{model}`."""
+    page_size: _builtins.int
+    """At most this many; 0 means 100."""
+    page_token: _builtins.str
+    """From a previous response."""
+    filter: _builtins.str
+    """AIP-160, over name, hash, model_version, kind, principal, report_digest, override, promote_time."""
+    order_by: _builtins.str
+    """Comma-separated fields, each with " desc" for descending."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPromotionsRequest: _TypeAlias = ListPromotionsRequest  # noqa: Y015
+
+@_typing.final
+class ListPromotionsResponse(_message.Message):
+    """A page of a promotion history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMOTIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Non-empty when there are more."""
+    total_size: _builtins.int
+    """How many the filter matches on all pages."""
+    @_builtins.property
+    def promotions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Promotion]:
+        """The entries."""
+
+    def __init__(
+        self,
+        *,
+        promotions: _abc.Iterable[Global___Promotion] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "promotions", b"promotions", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPromotionsResponse: _TypeAlias = ListPromotionsResponse  # noqa: Y015
+
+@_typing.final
+class GatePolicySpec(_message.Message):
+    """What a model must show before it is served, and how many people decide what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Suite(_message.Message):
+        """One suite."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SUITE_FIELD_NUMBER: _builtins.int
+        ROLE_FIELD_NUMBER: _builtins.int
+        MARGIN_FIELD_NUMBER: _builtins.int
+        ITEMS_FIELD_NUMBER: _builtins.int
+        suite: _builtins.str
+        """The suite's id, e.g. "arc_easy"."""
+        role: Global___SuiteRole.ValueType
+        """What the model must show."""
+        margin: _builtins.float
+        """Retained: the loss that is too large. Domain: the gain to exceed. In the suite's unit."""
+        items: _builtins.int
+        """Most items that are scored; scoring stops at the suite's verdict."""
+        def __init__(
+            self,
+            *,
+            suite: _builtins.str = ...,
+            role: Global___SuiteRole.ValueType = ...,
+            margin: _builtins.float = ...,
+            items: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "margin", b"margin", "role", b"role", "suite", b"suite"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class People(_message.Message):
+        """Distinct people that a decision needs, the one who asks included. 0 means the least: 1, 2 and 2."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        PROMOTE_FIELD_NUMBER: _builtins.int
+        OVERRIDE_FIELD_NUMBER: _builtins.int
+        LOOSEN_FIELD_NUMBER: _builtins.int
+        promote: _builtins.int
+        """To serve a version that passed."""
+        override: _builtins.int
+        """To serve one that did not."""
+        loosen: _builtins.int
+        """To make the policy looser."""
+        def __init__(
+            self,
+            *,
+            promote: _builtins.int = ...,
+            override: _builtins.int = ...,
+            loosen: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["loosen", b"loosen", "override", b"override", "promote", b"promote"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SUITES_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    PEOPLE_FIELD_NUMBER: _builtins.int
+    alpha: _builtins.float
+    """Highest chance to pass a model that lost the margin or more; 0 means 0.05."""
+    seed: _builtins.int
+    """Of the fixed order of each suite's items."""
+    @_builtins.property
+    def suites(self) -> _containers.RepeatedCompositeFieldContainer[Global___GatePolicySpec.Suite]:
+        """The suites that it must pass."""
+
+    @_builtins.property
+    def people(self) -> Global___GatePolicySpec.People:
+        """How many people decide; absent means 1 to promote, 2 to override, 2 to loosen."""
+
+    def __init__(
+        self,
+        *,
+        suites: _abc.Iterable[Global___GatePolicySpec.Suite] | None = ...,
+        alpha: _builtins.float = ...,
+        seed: _builtins.int = ...,
+        people: Global___GatePolicySpec.People | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["people", b"people"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "people", b"people", "seed", b"seed", "suites", b"suites"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatePolicySpec: _TypeAlias = GatePolicySpec  # noqa: Y015
+
+@_typing.final
+class GatePolicy(_message.Message):
+    """One version of a gate policy. It never changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    CANONICAL_JSON_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REQUESTER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    LOOSENS_FIELD_NUMBER: _builtins.int
+    PEOPLE_NEEDED_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    REFUSER_FIELD_NUMBER: _builtins.int
+    REFUSE_REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`gatePolicies/{policy}/versions/{n}`."""
+    digest: _builtins.str
+    """sha256 of `canonical_json`."""
+    canonical_json: _builtins.bytes
+    """The policy itself, whose sha256 is its digest. `spec` is read from it."""
+    state: Global___GatePolicyState.ValueType
+    """Its state."""
+    requester: _builtins.str
+    """Who created it."""
+    reason: _builtins.str
+    """Why."""
+    people_needed: _builtins.int
+    """Distinct people that it needs, the requester included."""
+    refuser: _builtins.str
+    """Who refused; "" unless it was refused."""
+    refuse_reason: _builtins.str
+    """Why it was refused."""
+    @_builtins.property
+    def spec(self) -> Global___GatePolicySpec:
+        """What it asks for."""
+
+    @_builtins.property
+    def loosens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In what it is looser than what was active when it was created; empty where it is at least as strict."""
+
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Approval]:
+        """Who consented, in order."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp:
+        """When it became active, or was refused."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        canonical_json: _builtins.bytes = ...,
+        spec: Global___GatePolicySpec | None = ...,
+        state: Global___GatePolicyState.ValueType = ...,
+        requester: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        loosens: _abc.Iterable[_builtins.str] | None = ...,
+        people_needed: _builtins.int = ...,
+        approvals: _abc.Iterable[Global___Approval] | None = ...,
+        refuser: _builtins.str = ...,
+        refuse_reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "decide_time", b"decide_time", "spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "canonical_json", b"canonical_json", "create_time", b"create_time", "decide_time", b"decide_time", "digest", b"digest", "loosens", b"loosens", "name", b"name", "people_needed", b"people_needed", "reason", b"reason", "refuse_reason", b"refuse_reason", "refuser", b"refuser", "requester", b"requester", "spec", b"spec", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GatePolicy: _TypeAlias = GatePolicy  # noqa: Y015
+
+@_typing.final
+class CreateGatePolicyRequest(_message.Message):
+    """Adds a version of a gate policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`gatePolicies/{policy}`; made when it does not exist."""
+    reason: _builtins.str
+    """Why."""
+    request_id: _builtins.str
+    """Makes retries safe."""
+    @_builtins.property
+    def spec(self) -> Global___GatePolicySpec:
+        """What it asks for."""
+
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        spec: Global___GatePolicySpec | None = ...,
+        reason: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent", "reason", b"reason", "request_id", b"request_id", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateGatePolicyRequest: _TypeAlias = CreateGatePolicyRequest  # noqa: Y015
+
+@_typing.final
+class ApproveGatePolicyRequest(_message.Message):
+    """Approves a version of a gate policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`gatePolicies/{policy}/versions/{n}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveGatePolicyRequest: _TypeAlias = ApproveGatePolicyRequest  # noqa: Y015
+
+@_typing.final
+class RefuseGatePolicyRequest(_message.Message):
+    """Refuses a version of a gate policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`gatePolicies/{policy}/versions/{n}`."""
+    reason: _builtins.str
+    """Why, for the requester."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefuseGatePolicyRequest: _TypeAlias = RefuseGatePolicyRequest  # noqa: Y015
+
+@_typing.final
+class GetGatePolicyRequest(_message.Message):
+    """Asks for one version of a gate policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`gatePolicies/{policy}/versions/{n}`, or `gatePolicies/{policy}` for its newest active version."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetGatePolicyRequest: _TypeAlias = GetGatePolicyRequest  # noqa: Y015
+
+@_typing.final
+class ListGatePoliciesRequest(_message.Message):
+    """Asks for versions of gate policies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """`gatePolicies/{policy}`: only its versions; `gatePolicies/-` or "" means all."""
+    page_size: _builtins.int
+    """At most this many; 0 means 100."""
+    page_token: _builtins.str
+    """From a previous response."""
+    filter: _builtins.str
+    """AIP-160, over name, policy, digest, state, requester, create_time."""
+    order_by: _builtins.str
+    """Comma-separated fields, each with " desc" for descending."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        filter: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGatePoliciesRequest: _TypeAlias = ListGatePoliciesRequest  # noqa: Y015
+
+@_typing.final
+class ListGatePoliciesResponse(_message.Message):
+    """A page of versions of gate policies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_POLICIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Non-empty when there are more."""
+    total_size: _builtins.int
+    """How many the filter matches on all pages."""
+    @_builtins.property
+    def gate_policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___GatePolicy]:
+        """The versions."""
+
+    def __init__(
+        self,
+        *,
+        gate_policies: _abc.Iterable[Global___GatePolicy] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate_policies", b"gate_policies", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGatePoliciesResponse: _TypeAlias = ListGatePoliciesResponse  # noqa: Y015

@@ -116,6 +116,56 @@ class TrainerServiceStub(object):
                 request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ApprovePromotionOverrideRequest.SerializeToString,
                 response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.PromotionOverride.FromString,
                 _registered_method=True)
+        self.RefusePromotionOverride = channel.unary_unary(
+                '/openledger.trainer.v1.TrainerService/RefusePromotionOverride',
+                request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.RefusePromotionOverrideRequest.SerializeToString,
+                response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.PromotionOverride.FromString,
+                _registered_method=True)
+        self.GetPromotionOverride = channel.unary_unary(
+                '/openledger.trainer.v1.TrainerService/GetPromotionOverride',
+                request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GetPromotionOverrideRequest.SerializeToString,
+                response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.PromotionOverride.FromString,
+                _registered_method=True)
+        self.ListPromotionOverrides = channel.unary_unary(
+                '/openledger.trainer.v1.TrainerService/ListPromotionOverrides',
+                request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListPromotionOverridesRequest.SerializeToString,
+                response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListPromotionOverridesResponse.FromString,
+                _registered_method=True)
+        self.RollbackModel = channel.unary_unary(
+                '/openledger.trainer.v1.TrainerService/RollbackModel',
+                request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.RollbackModelRequest.SerializeToString,
+                response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.Promotion.FromString,
+                _registered_method=True)
+        self.CreateGatePolicy = channel.unary_unary(
+                '/openledger.trainer.v1.TrainerService/CreateGatePolicy',
+                request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.CreateGatePolicyRequest.SerializeToString,
+                response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GatePolicy.FromString,
+                _registered_method=True)
+        self.ApproveGatePolicy = channel.unary_unary(
+                '/openledger.trainer.v1.TrainerService/ApproveGatePolicy',
+                request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ApproveGatePolicyRequest.SerializeToString,
+                response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GatePolicy.FromString,
+                _registered_method=True)
+        self.RefuseGatePolicy = channel.unary_unary(
+                '/openledger.trainer.v1.TrainerService/RefuseGatePolicy',
+                request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.RefuseGatePolicyRequest.SerializeToString,
+                response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GatePolicy.FromString,
+                _registered_method=True)
+        self.GetGatePolicy = channel.unary_unary(
+                '/openledger.trainer.v1.TrainerService/GetGatePolicy',
+                request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GetGatePolicyRequest.SerializeToString,
+                response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GatePolicy.FromString,
+                _registered_method=True)
+        self.ListGatePolicies = channel.unary_unary(
+                '/openledger.trainer.v1.TrainerService/ListGatePolicies',
+                request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListGatePoliciesRequest.SerializeToString,
+                response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListGatePoliciesResponse.FromString,
+                _registered_method=True)
+        self.ListPromotions = channel.unary_unary(
+                '/openledger.trainer.v1.TrainerService/ListPromotions',
+                request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListPromotionsRequest.SerializeToString,
+                response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListPromotionsResponse.FromString,
+                _registered_method=True)
 
 
 class TrainerServiceServicer(object):
@@ -130,7 +180,7 @@ class TrainerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def AssessTrainingSpec(self, request, context):
-        """Says what a spec's values will lead to, before anything runs, and what the platform suggests instead.
+        """Assesses a spec before anything runs: what its values lead to, how long it takes, what the platform suggests instead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,7 +236,7 @@ class TrainerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def EvaluateModelVersion(self, request, context):
-        """Starts the evaluation of a version against its base, or answers the one that runs or has run for the same suites.
+        """Starts the evaluation of a version against its base, or returns the one that runs or has succeeded for the same suites.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,7 +257,7 @@ class TrainerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DownloadEvaluationOutcomes(self, request, context):
-        """Streams the per-item outcomes behind a report, from which anyone can compute it again.
+        """Streams the per-item outcomes behind a report, from which anyone can recompute it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -221,14 +271,86 @@ class TrainerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreatePromotionOverride(self, request, context):
-        """Asks that a version be promoted although its gate is inconclusive or failed. Another person must approve.
+        """Requests to promote a version although its gate is inconclusive or failed. Another person must approve.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ApprovePromotionOverride(self, request, context):
-        """Approves an override. PERMISSION_DENIED for the person who asked for it.
+        """Approves an override. PERMISSION_DENIED for its requester. FAILED_PRECONDITION when it was refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefusePromotionOverride(self, request, context):
+        """Refuses an override, which is final. FAILED_PRECONDITION when it was approved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPromotionOverride(self, request, context):
+        """Reads one override.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPromotionOverrides(self, request, context):
+        """Lists overrides, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackModel(self, request, context):
+        """Serves the version again that was served before the present one. Repeated, it goes further back. FAILED_PRECONDITION
+        when no version was served before, or when a report of that version has failed since.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateGatePolicy(self, request, context):
+        """Adds a version of a gate policy. It is active at once where it asks for as much as the newest active version and as
+        `gatePolicies/default`; else it waits for the approval of other people.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveGatePolicy(self, request, context):
+        """Approves a version that waits. PERMISSION_DENIED for its requester.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RefuseGatePolicy(self, request, context):
+        """Refuses a version that waits, which is final.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetGatePolicy(self, request, context):
+        """Reads a version of a gate policy, or its newest active one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGatePolicies(self, request, context):
+        """Lists versions of gate policies, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPromotions(self, request, context):
+        """Lists what a model served: one entry for each change, newest first, each with the hash of the one before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -316,6 +438,56 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.ApprovePromotionOverride,
                     request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ApprovePromotionOverrideRequest.FromString,
                     response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.PromotionOverride.SerializeToString,
+            ),
+            'RefusePromotionOverride': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefusePromotionOverride,
+                    request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.RefusePromotionOverrideRequest.FromString,
+                    response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.PromotionOverride.SerializeToString,
+            ),
+            'GetPromotionOverride': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPromotionOverride,
+                    request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GetPromotionOverrideRequest.FromString,
+                    response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.PromotionOverride.SerializeToString,
+            ),
+            'ListPromotionOverrides': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPromotionOverrides,
+                    request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListPromotionOverridesRequest.FromString,
+                    response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListPromotionOverridesResponse.SerializeToString,
+            ),
+            'RollbackModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackModel,
+                    request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.RollbackModelRequest.FromString,
+                    response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.Promotion.SerializeToString,
+            ),
+            'CreateGatePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateGatePolicy,
+                    request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.CreateGatePolicyRequest.FromString,
+                    response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GatePolicy.SerializeToString,
+            ),
+            'ApproveGatePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveGatePolicy,
+                    request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ApproveGatePolicyRequest.FromString,
+                    response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GatePolicy.SerializeToString,
+            ),
+            'RefuseGatePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.RefuseGatePolicy,
+                    request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.RefuseGatePolicyRequest.FromString,
+                    response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GatePolicy.SerializeToString,
+            ),
+            'GetGatePolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGatePolicy,
+                    request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GetGatePolicyRequest.FromString,
+                    response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.GatePolicy.SerializeToString,
+            ),
+            'ListGatePolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGatePolicies,
+                    request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListGatePoliciesRequest.FromString,
+                    response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListGatePoliciesResponse.SerializeToString,
+            ),
+            'ListPromotions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPromotions,
+                    request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListPromotionsRequest.FromString,
+                    response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListPromotionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -751,6 +923,276 @@ class TrainerService(object):
             '/openledger.trainer.v1.TrainerService/ApprovePromotionOverride',
             openledger_dot_trainer_dot_v1_dot_trainer__pb2.ApprovePromotionOverrideRequest.SerializeToString,
             openledger_dot_trainer_dot_v1_dot_trainer__pb2.PromotionOverride.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefusePromotionOverride(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.trainer.v1.TrainerService/RefusePromotionOverride',
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.RefusePromotionOverrideRequest.SerializeToString,
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.PromotionOverride.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPromotionOverride(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.trainer.v1.TrainerService/GetPromotionOverride',
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.GetPromotionOverrideRequest.SerializeToString,
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.PromotionOverride.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPromotionOverrides(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.trainer.v1.TrainerService/ListPromotionOverrides',
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListPromotionOverridesRequest.SerializeToString,
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListPromotionOverridesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.trainer.v1.TrainerService/RollbackModel',
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.RollbackModelRequest.SerializeToString,
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.Promotion.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateGatePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.trainer.v1.TrainerService/CreateGatePolicy',
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.CreateGatePolicyRequest.SerializeToString,
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.GatePolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveGatePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.trainer.v1.TrainerService/ApproveGatePolicy',
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.ApproveGatePolicyRequest.SerializeToString,
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.GatePolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefuseGatePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.trainer.v1.TrainerService/RefuseGatePolicy',
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.RefuseGatePolicyRequest.SerializeToString,
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.GatePolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGatePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.trainer.v1.TrainerService/GetGatePolicy',
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.GetGatePolicyRequest.SerializeToString,
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.GatePolicy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListGatePolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.trainer.v1.TrainerService/ListGatePolicies',
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListGatePoliciesRequest.SerializeToString,
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListGatePoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPromotions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.trainer.v1.TrainerService/ListPromotions',
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListPromotionsRequest.SerializeToString,
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListPromotionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,7 +37,7 @@ class TrainerServiceStub:
     ListBaseModels: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListBaseModelsRequest, _trainer_pb2.ListBaseModelsResponse]
     """Lists the base models that can be tuned."""
     AssessTrainingSpec: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.AssessTrainingSpecRequest, _trainer_pb2.TrainingAssessment]
-    """Says what a spec's values will lead to, before anything runs, and what the platform suggests instead."""
+    """Assesses a spec before anything runs: what its values lead to, how long it takes, what the platform suggests instead."""
     CreateTrainingRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CreateTrainingRunRequest, _trainer_pb2.TrainingRun]
     """Starts a run. FAILED_PRECONDITION when a snapshot is not sealed or not known."""
     GetTrainingRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingRunRequest, _trainer_pb2.TrainingRun]
@@ -53,19 +53,43 @@ class TrainerServiceStub:
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListModelVersionsRequest, _trainer_pb2.ListModelVersionsResponse]
     """Lists a model's versions, newest first."""
     EvaluateModelVersion: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.EvaluateModelVersionRequest, _trainer_pb2.Evaluation]
-    """Starts the evaluation of a version against its base, or answers the one that runs or has run for the same suites."""
+    """Starts the evaluation of a version against its base, or returns the one that runs or has succeeded for the same suites."""
     WatchEvaluation: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchEvaluationRequest, _trainer_pb2.EvaluationUpdate]
     """Streams an evaluation's progress until it ends; the last message carries its state and report."""
     GetEvaluationReport: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetEvaluationReportRequest, _trainer_pb2.EvaluationReport]
     """Reads a report by its digest."""
     DownloadEvaluationOutcomes: _grpc.UnaryStreamMultiCallable[_trainer_pb2.DownloadEvaluationOutcomesRequest, _object_pb2.ObjectChunk]
-    """Streams the per-item outcomes behind a report, from which anyone can compute it again."""
+    """Streams the per-item outcomes behind a report, from which anyone can recompute it."""
     PromoteModelVersion: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.PromoteModelVersionRequest, _trainer_pb2.ModelVersion]
     """Serves a version. FAILED_PRECONDITION without a report, or when the gate did not pass and no approved override stands."""
     CreatePromotionOverride: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CreatePromotionOverrideRequest, _trainer_pb2.PromotionOverride]
-    """Asks that a version be promoted although its gate is inconclusive or failed. Another person must approve."""
+    """Requests to promote a version although its gate is inconclusive or failed. Another person must approve."""
     ApprovePromotionOverride: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ApprovePromotionOverrideRequest, _trainer_pb2.PromotionOverride]
-    """Approves an override. PERMISSION_DENIED for the person who asked for it."""
+    """Approves an override. PERMISSION_DENIED for its requester. FAILED_PRECONDITION when it was refused."""
+    RefusePromotionOverride: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.RefusePromotionOverrideRequest, _trainer_pb2.PromotionOverride]
+    """Refuses an override, which is final. FAILED_PRECONDITION when it was approved."""
+    GetPromotionOverride: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetPromotionOverrideRequest, _trainer_pb2.PromotionOverride]
+    """Reads one override."""
+    ListPromotionOverrides: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListPromotionOverridesRequest, _trainer_pb2.ListPromotionOverridesResponse]
+    """Lists overrides, newest first."""
+    RollbackModel: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.RollbackModelRequest, _trainer_pb2.Promotion]
+    """Serves the version again that was served before the present one. Repeated, it goes further back. FAILED_PRECONDITION
+    when no version was served before, or when a report of that version has failed since.
+    """
+    CreateGatePolicy: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CreateGatePolicyRequest, _trainer_pb2.GatePolicy]
+    """Adds a version of a gate policy. It is active at once where it asks for as much as the newest active version and as
+    `gatePolicies/default`; else it waits for the approval of other people.
+    """
+    ApproveGatePolicy: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ApproveGatePolicyRequest, _trainer_pb2.GatePolicy]
+    """Approves a version that waits. PERMISSION_DENIED for its requester."""
+    RefuseGatePolicy: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.RefuseGatePolicyRequest, _trainer_pb2.GatePolicy]
+    """Refuses a version that waits, which is final."""
+    GetGatePolicy: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetGatePolicyRequest, _trainer_pb2.GatePolicy]
+    """Reads a version of a gate policy, or its newest active one."""
+    ListGatePolicies: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListGatePoliciesRequest, _trainer_pb2.ListGatePoliciesResponse]
+    """Lists versions of gate policies, newest first."""
+    ListPromotions: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListPromotionsRequest, _trainer_pb2.ListPromotionsResponse]
+    """Lists what a model served: one entry for each change, newest first, each with the hash of the one before."""
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
@@ -75,7 +99,7 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     ListBaseModels: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListBaseModelsRequest, _trainer_pb2.ListBaseModelsResponse]  # type: ignore[assignment]
     """Lists the base models that can be tuned."""
     AssessTrainingSpec: _aio.UnaryUnaryMultiCallable[_trainer_pb2.AssessTrainingSpecRequest, _trainer_pb2.TrainingAssessment]  # type: ignore[assignment]
-    """Says what a spec's values will lead to, before anything runs, and what the platform suggests instead."""
+    """Assesses a spec before anything runs: what its values lead to, how long it takes, what the platform suggests instead."""
     CreateTrainingRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CreateTrainingRunRequest, _trainer_pb2.TrainingRun]  # type: ignore[assignment]
     """Starts a run. FAILED_PRECONDITION when a snapshot is not sealed or not known."""
     GetTrainingRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingRunRequest, _trainer_pb2.TrainingRun]  # type: ignore[assignment]
@@ -91,19 +115,43 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListModelVersionsRequest, _trainer_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
     """Lists a model's versions, newest first."""
     EvaluateModelVersion: _aio.UnaryUnaryMultiCallable[_trainer_pb2.EvaluateModelVersionRequest, _trainer_pb2.Evaluation]  # type: ignore[assignment]
-    """Starts the evaluation of a version against its base, or answers the one that runs or has run for the same suites."""
+    """Starts the evaluation of a version against its base, or returns the one that runs or has succeeded for the same suites."""
     WatchEvaluation: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchEvaluationRequest, _trainer_pb2.EvaluationUpdate]  # type: ignore[assignment]
     """Streams an evaluation's progress until it ends; the last message carries its state and report."""
     GetEvaluationReport: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetEvaluationReportRequest, _trainer_pb2.EvaluationReport]  # type: ignore[assignment]
     """Reads a report by its digest."""
     DownloadEvaluationOutcomes: _aio.UnaryStreamMultiCallable[_trainer_pb2.DownloadEvaluationOutcomesRequest, _object_pb2.ObjectChunk]  # type: ignore[assignment]
-    """Streams the per-item outcomes behind a report, from which anyone can compute it again."""
+    """Streams the per-item outcomes behind a report, from which anyone can recompute it."""
     PromoteModelVersion: _aio.UnaryUnaryMultiCallable[_trainer_pb2.PromoteModelVersionRequest, _trainer_pb2.ModelVersion]  # type: ignore[assignment]
     """Serves a version. FAILED_PRECONDITION without a report, or when the gate did not pass and no approved override stands."""
     CreatePromotionOverride: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CreatePromotionOverrideRequest, _trainer_pb2.PromotionOverride]  # type: ignore[assignment]
-    """Asks that a version be promoted although its gate is inconclusive or failed. Another person must approve."""
+    """Requests to promote a version although its gate is inconclusive or failed. Another person must approve."""
     ApprovePromotionOverride: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ApprovePromotionOverrideRequest, _trainer_pb2.PromotionOverride]  # type: ignore[assignment]
-    """Approves an override. PERMISSION_DENIED for the person who asked for it."""
+    """Approves an override. PERMISSION_DENIED for its requester. FAILED_PRECONDITION when it was refused."""
+    RefusePromotionOverride: _aio.UnaryUnaryMultiCallable[_trainer_pb2.RefusePromotionOverrideRequest, _trainer_pb2.PromotionOverride]  # type: ignore[assignment]
+    """Refuses an override, which is final. FAILED_PRECONDITION when it was approved."""
+    GetPromotionOverride: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetPromotionOverrideRequest, _trainer_pb2.PromotionOverride]  # type: ignore[assignment]
+    """Reads one override."""
+    ListPromotionOverrides: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListPromotionOverridesRequest, _trainer_pb2.ListPromotionOverridesResponse]  # type: ignore[assignment]
+    """Lists overrides, newest first."""
+    RollbackModel: _aio.UnaryUnaryMultiCallable[_trainer_pb2.RollbackModelRequest, _trainer_pb2.Promotion]  # type: ignore[assignment]
+    """Serves the version again that was served before the present one. Repeated, it goes further back. FAILED_PRECONDITION
+    when no version was served before, or when a report of that version has failed since.
+    """
+    CreateGatePolicy: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CreateGatePolicyRequest, _trainer_pb2.GatePolicy]  # type: ignore[assignment]
+    """Adds a version of a gate policy. It is active at once where it asks for as much as the newest active version and as
+    `gatePolicies/default`; else it waits for the approval of other people.
+    """
+    ApproveGatePolicy: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ApproveGatePolicyRequest, _trainer_pb2.GatePolicy]  # type: ignore[assignment]
+    """Approves a version that waits. PERMISSION_DENIED for its requester."""
+    RefuseGatePolicy: _aio.UnaryUnaryMultiCallable[_trainer_pb2.RefuseGatePolicyRequest, _trainer_pb2.GatePolicy]  # type: ignore[assignment]
+    """Refuses a version that waits, which is final."""
+    GetGatePolicy: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetGatePolicyRequest, _trainer_pb2.GatePolicy]  # type: ignore[assignment]
+    """Reads a version of a gate policy, or its newest active one."""
+    ListGatePolicies: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListGatePoliciesRequest, _trainer_pb2.ListGatePoliciesResponse]  # type: ignore[assignment]
+    """Lists versions of gate policies, newest first."""
+    ListPromotions: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListPromotionsRequest, _trainer_pb2.ListPromotionsResponse]  # type: ignore[assignment]
+    """Lists what a model served: one entry for each change, newest first, each with the hash of the one before."""
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Turns sealed snapshots, a base model and an intent into an adapter, an evaluation report and a verdict."""
@@ -122,7 +170,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.AssessTrainingSpecRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.TrainingAssessment, _abc.Awaitable[_trainer_pb2.TrainingAssessment]]:
-        """Says what a spec's values will lead to, before anything runs, and what the platform suggests instead."""
+        """Assesses a spec before anything runs: what its values lead to, how long it takes, what the platform suggests instead."""
 
     @_abc_1.abstractmethod
     def CreateTrainingRun(
@@ -186,7 +234,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.EvaluateModelVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.Evaluation, _abc.Awaitable[_trainer_pb2.Evaluation]]:
-        """Starts the evaluation of a version against its base, or answers the one that runs or has run for the same suites."""
+        """Starts the evaluation of a version against its base, or returns the one that runs or has succeeded for the same suites."""
 
     @_abc_1.abstractmethod
     def WatchEvaluation(
@@ -210,7 +258,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.DownloadEvaluationOutcomesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_object_pb2.ObjectChunk], _abc.AsyncIterator[_object_pb2.ObjectChunk]]:
-        """Streams the per-item outcomes behind a report, from which anyone can compute it again."""
+        """Streams the per-item outcomes behind a report, from which anyone can recompute it."""
 
     @_abc_1.abstractmethod
     def PromoteModelVersion(
@@ -226,7 +274,7 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.CreatePromotionOverrideRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.PromotionOverride, _abc.Awaitable[_trainer_pb2.PromotionOverride]]:
-        """Asks that a version be promoted although its gate is inconclusive or failed. Another person must approve."""
+        """Requests to promote a version although its gate is inconclusive or failed. Another person must approve."""
 
     @_abc_1.abstractmethod
     def ApprovePromotionOverride(
@@ -234,6 +282,90 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.ApprovePromotionOverrideRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.PromotionOverride, _abc.Awaitable[_trainer_pb2.PromotionOverride]]:
-        """Approves an override. PERMISSION_DENIED for the person who asked for it."""
+        """Approves an override. PERMISSION_DENIED for its requester. FAILED_PRECONDITION when it was refused."""
+
+    @_abc_1.abstractmethod
+    def RefusePromotionOverride(
+        self,
+        request: _trainer_pb2.RefusePromotionOverrideRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.PromotionOverride, _abc.Awaitable[_trainer_pb2.PromotionOverride]]:
+        """Refuses an override, which is final. FAILED_PRECONDITION when it was approved."""
+
+    @_abc_1.abstractmethod
+    def GetPromotionOverride(
+        self,
+        request: _trainer_pb2.GetPromotionOverrideRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.PromotionOverride, _abc.Awaitable[_trainer_pb2.PromotionOverride]]:
+        """Reads one override."""
+
+    @_abc_1.abstractmethod
+    def ListPromotionOverrides(
+        self,
+        request: _trainer_pb2.ListPromotionOverridesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.ListPromotionOverridesResponse, _abc.Awaitable[_trainer_pb2.ListPromotionOverridesResponse]]:
+        """Lists overrides, newest first."""
+
+    @_abc_1.abstractmethod
+    def RollbackModel(
+        self,
+        request: _trainer_pb2.RollbackModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.Promotion, _abc.Awaitable[_trainer_pb2.Promotion]]:
+        """Serves the version again that was served before the present one. Repeated, it goes further back. FAILED_PRECONDITION
+        when no version was served before, or when a report of that version has failed since.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateGatePolicy(
+        self,
+        request: _trainer_pb2.CreateGatePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.GatePolicy, _abc.Awaitable[_trainer_pb2.GatePolicy]]:
+        """Adds a version of a gate policy. It is active at once where it asks for as much as the newest active version and as
+        `gatePolicies/default`; else it waits for the approval of other people.
+        """
+
+    @_abc_1.abstractmethod
+    def ApproveGatePolicy(
+        self,
+        request: _trainer_pb2.ApproveGatePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.GatePolicy, _abc.Awaitable[_trainer_pb2.GatePolicy]]:
+        """Approves a version that waits. PERMISSION_DENIED for its requester."""
+
+    @_abc_1.abstractmethod
+    def RefuseGatePolicy(
+        self,
+        request: _trainer_pb2.RefuseGatePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.GatePolicy, _abc.Awaitable[_trainer_pb2.GatePolicy]]:
+        """Refuses a version that waits, which is final."""
+
+    @_abc_1.abstractmethod
+    def GetGatePolicy(
+        self,
+        request: _trainer_pb2.GetGatePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.GatePolicy, _abc.Awaitable[_trainer_pb2.GatePolicy]]:
+        """Reads a version of a gate policy, or its newest active one."""
+
+    @_abc_1.abstractmethod
+    def ListGatePolicies(
+        self,
+        request: _trainer_pb2.ListGatePoliciesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.ListGatePoliciesResponse, _abc.Awaitable[_trainer_pb2.ListGatePoliciesResponse]]:
+        """Lists versions of gate policies, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListPromotions(
+        self,
+        request: _trainer_pb2.ListPromotionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.ListPromotionsResponse, _abc.Awaitable[_trainer_pb2.ListPromotionsResponse]]:
+        """Lists what a model served: one entry for each change, newest first, each with the hash of the one before."""
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,4 +1,4 @@
-"""Answers keep the trace they came by, for the step that goes on with them later."""
+"""Answers keep the trace of their event, so that a later step continues it."""
 
 from __future__ import annotations
 

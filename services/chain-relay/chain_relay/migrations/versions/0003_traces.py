@@ -1,4 +1,4 @@
-"""Answers and batches keep the trace they came by, for the step that goes on with them later."""
+"""Answers and batches store their trace, for the step that continues it later."""
 
 from __future__ import annotations
 

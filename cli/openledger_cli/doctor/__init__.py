@@ -1,1 +1,0 @@
-"""What `openledger doctor` looks at: the platform's public doors, and nothing behind them."""

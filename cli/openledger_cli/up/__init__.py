@@ -1,1 +1,0 @@
-"""`openledger up`: the whole platform on one machine, as processes under one supervisor."""

@@ -1,0 +1,97 @@
+"""A loop that hangs is named by others: in /readyz, in the metrics and in the log, with what it waits on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from prometheus_client import REGISTRY
+
+from servicekit import heartbeats
+from servicekit.heartbeats import Heartbeat
+from servicekit.server.loops import repeat
+from servicekit.server.probes import PatientProbe
+from servicekit.server.supervision import Supervision, stuck_problem
+
+WITHIN_S = 10.0
+
+
+@contextmanager
+def hanging(name: str, bound_s: float) -> Iterator[None]:
+    """A loop whose step waits until the block ends."""
+    entered, release, stop = threading.Event(), threading.Event(), threading.Event()
+
+    def wait_for_a_peer() -> None:
+        entered.set()
+        release.wait(WITHIN_S)
+
+    loop = repeat(wait_for_a_peer, 60, name=name, bound_s=bound_s)
+    thread = threading.Thread(target=loop, args=(stop,), daemon=True)
+    thread.start()
+    assert entered.wait(WITHIN_S)
+    try:
+        yield
+    finally:
+        stop.set()
+        release.set()
+        thread.join(WITHIN_S)
+        assert not thread.is_alive()
+
+
+def step_age(name: str) -> float | None:
+    return REGISTRY.get_sample_value("openledger_loop_step_age_seconds", {"loop": name})
+
+
+def test_a_hanging_loop_is_named_with_what_it_waits_on(caplog: pytest.LogCaptureFixture) -> None:
+    supervision = Supervision()
+    with caplog.at_level(logging.INFO), hanging("hangs", bound_s=0.0):
+        first = step_age("hangs")
+        assert first is not None
+        problem = stuck_problem()
+        assert problem is not None
+        assert "hangs has been in one step" in problem
+        assert "called by wait_for_a_peer" in problem
+        supervision.check()
+        supervision.check()
+        later = step_age("hangs")
+        assert later is not None
+        assert later > first > 0
+    supervision.check()
+    messages = [record.getMessage() for record in caplog.records]
+    assert len([each for each in messages if each.startswith("stuck: hangs")]) == 1
+    assert "hangs is not stuck any more" in messages
+    assert step_age("hangs") == 0
+    assert stuck_problem() is None
+
+
+def test_a_step_within_its_bound_is_no_trouble() -> None:
+    with hanging("slow", bound_s=60.0):
+        assert stuck_problem() is None
+
+
+def test_a_failing_dependency_is_named_until_it_succeeds() -> None:
+    heartbeat = Heartbeat("a dependency")
+    heartbeat.failed(OSError("no route to host"))
+    (trouble,) = (each for each in heartbeats.troubles() if each.loop == "a dependency")
+    assert not trouble.stuck
+    assert "no route to host" in str(trouble)
+    heartbeat.succeeded()
+    assert not [each for each in heartbeats.troubles() if each.loop == "a dependency"]
+
+
+def test_a_probe_that_hangs_answers_in_time_and_runs_once() -> None:
+    release, runs = threading.Event(), []
+
+    def check() -> str | None:
+        runs.append(1)
+        release.wait(WITHIN_S)
+        return None
+
+    probe = PatientProbe(check, "the database", limit_s=0.05)
+    for _ in range(3):
+        assert "the database has not answered" in (probe.problem() or "")
+    release.set()
+    assert len(runs) == 1

@@ -1,1 +1,0 @@
-"""How each service lives while it is killed; see `harness`."""

@@ -1,0 +1,1 @@
+"""What tests and benchmarks of several packages share: real servers on free ports, recorded data, and fakes."""

@@ -1,0 +1,1 @@
+"""Kills services at their crash points and checks what the next process makes of what was left."""

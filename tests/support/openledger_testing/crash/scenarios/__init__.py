@@ -1,0 +1,1 @@
+"""How each service is run while it is killed; see `harness`."""

@@ -1,0 +1,1 @@
+"""Faults that strike a running platform, the load it runs under, and the checks afterwards."""

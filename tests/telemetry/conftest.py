@@ -1,0 +1,3 @@
+"""What tests of being seen share."""
+
+from __future__ import annotations
