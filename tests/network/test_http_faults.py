@@ -35,7 +35,8 @@ from trainer.jobs.ray_jobs import RayJobs
 from trainer.jobs.runner import JobStatus, RunnerUnavailable
 
 LIMIT_S = 0.5
-ANSWERED_S = LIMIT_S + 8
+ANSWERED_S = 60.0
+"""Only tells an end from none: the error is the proof that the deadline worked."""
 ANSWER = json.dumps({"jsonrpc": "2.0", "id": 1, "result": "0x7a69", "status": "RUNNING", "keys": []}).encode()
 
 
@@ -129,8 +130,12 @@ def test_a_call_ends_in_time_and_works_after_the_fault(
     assert time.monotonic() - begun < ANSWERED_S
     proxy.heal()
     call()
-    left = {each for each in set(threading.enumerate()) - threads if each.name != "faulty proxy"}
-    assert not {each.name for each in left if "process_request" not in each.name}
+
+    def left() -> set[str]:
+        names = {each.name for each in set(threading.enumerate()) - threads}
+        return {name for name in names if name != "faulty proxy" and "process_request" not in name}
+
+    eventually(lambda: not left(), "the end of the call's threads")
 
 
 def test_a_peer_that_was_replaced_is_reached_at_the_second_call(proxy: FaultyProxy) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from servicekit.server.connections import BoundedProtocol
 from servicekit.server.http_routes import get
 from servicekit.settings import ServiceSettings
 from servicekit.testing.services import running
+from servicekit.testing.waiting import LONGEST_S, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +64,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[s
 
 
 def opened(address: tuple[str, int], source: str, sends: bytes = b"") -> socket.socket:
-    connection = socket.create_connection(address, timeout=10, source_address=(source, 0))
+    connection = socket.create_connection(address, timeout=LONGEST_S, source_address=(source, 0))
     if sends:
         connection.sendall(sends)
     return connection
@@ -82,34 +82,46 @@ def test_a_connection_without_a_whole_request_is_closed(address: tuple[str, int]
     begun = time.monotonic()
     with opened(address, "127.0.0.2", sent) as connection:
         assert closed(connection)
-    assert HEADER_S / 2 < time.monotonic() - begun < 5
+    assert time.monotonic() - begun > HEADER_S / 2  # not at once
 
 
 def test_headers_that_drip_do_not_extend_the_time(address: tuple[str, int]) -> None:
-    begun, pause = time.monotonic(), threading.Event()
     with opened(address, "127.0.0.2", b"GET / HTTP/1.1\r\n") as connection:
 
-        def drip() -> None:
-            while time.monotonic() - begun < 10:
+        def refused() -> bool:
+            try:
                 connection.sendall(b"x")
-                pause.wait(0.05)
+            except OSError:
+                return True
+            return False
 
-        with pytest.raises(OSError):
-            drip()
-    assert time.monotonic() - begun < 5
+        eventually(refused, "the end of a connection that drips")
 
 
 def test_one_address_cannot_take_the_connections_of_others(
-    address: tuple[str, int], caplog: pytest.LogCaptureFixture
+    address: tuple[str, int], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        BoundedProtocol, "header_s", 600.0
+    )  # those that are admitted stay, however slow this is
     with caplog.at_level(logging.WARNING):
         held = [opened(address, "127.0.0.2") for _ in range(MOST_PER_ADDRESS * 3)]
-        with urllib.request.urlopen(f"http://{address[0]}:{address[1]}/", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{address[0]}:{address[1]}/", timeout=LONGEST_S) as answer:
             assert answer.read() == b"hello"
-    refused = [record for record in caplog.records if "too many connections" in record.getMessage()]
+        refused = eventually(
+            lambda: [each for each in caplog.records if "too many connections" in each.getMessage()],
+            "the refusals in the log",
+        )
     assert len(refused) == 1
-    for connection in held:  # refused at once, or closed after the time for a request
-        assert closed(connection)
+    assert all(map(closed, held[MOST_PER_ADDRESS:]))
+    for connection in held:
         connection.close()
-    with opened(address, "127.0.0.2", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n") as connection:
-        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+    def admitted() -> bool:
+        with opened(address, "127.0.0.2", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n") as connection:
+            try:
+                return connection.recv(100).startswith(b"HTTP/1.1 200")
+            except ConnectionResetError:  # the server has not seen the end of the others yet
+                return False
+
+    eventually(admitted, "a connection from the same address")

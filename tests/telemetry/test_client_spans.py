@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from servicekit.server import Service
 from servicekit.settings import ServiceSettings
 from servicekit.telemetry import traces as telemetry
 from servicekit.testing.services import running, token
+from servicekit.testing.waiting import eventually, eventually_async
 
 GET, CONTRIBUTE = (
     "openledger.datanet.v1.DatanetService/GetDatanet",
@@ -59,7 +58,10 @@ def requests(count: int) -> list[datanet_pb2.ContributeRequest]:
 
 
 def client_span(spans: Any, name: str) -> ReadableSpan:
-    (found,) = [span for span in named(spans, name) if span.kind is SpanKind.CLIENT]
+    """Waits for it: gRPC ends the span of a call in a thread of its own."""
+    (found,) = eventually(
+        lambda: [span for span in named(spans, name) if span.kind is SpanKind.CLIENT], f"the span of {name}"
+    )
     return found
 
 
@@ -92,7 +94,6 @@ def test_of_a_stream_it_ends_with_the_stream(service: Service) -> None:
         assert next(call).sequence == 0
         assert [span for span in named(spans, CONTRIBUTE) if span.kind is SpanKind.CLIENT] == []
         assert [answer.sequence for answer in call] == [1, 2]
-        until_ended(spans, CONTRIBUTE)
         check(client_span(spans, CONTRIBUTE), asked, "OK")
 
 
@@ -106,22 +107,15 @@ async def test_in_asyncio_too(service: Service) -> None:
                 await stub.GetDatanet(datanet_pb2.GetDatanetRequest(name="datanets/there"))  # type: ignore[misc]
             answers = [answer.sequence async for answer in stub.Contribute(iter(requests(2)))]  # type: ignore[attr-defined]
             assert answers == [0, 1]
-            for _ in range(500):
-                ended = [span for span in spans.get_finished_spans() if span.kind is SpanKind.CLIENT]
-                if len(ended) == 3:
-                    break
-                await asyncio.sleep(0.01)  # the span ends in a callback of the loop
-            codes = sorted(str((span.attributes or {})["rpc.response.status_code"]) for span in ended)
+
+            def ended() -> list[ReadableSpan]:
+                return [span for span in spans.get_finished_spans() if span.kind is SpanKind.CLIENT]
+
+            # A span ends in a callback of the loop.
+            await eventually_async(lambda: len(ended()) >= 3, "the spans of three calls")
+            codes = sorted(str((span.attributes or {})["rpc.response.status_code"]) for span in ended())
             assert codes == ["NOT_FOUND", "OK", "OK"]
-            assert {trace_id(span) for span in ended} == {trace_of(asked)}
-
-
-def until_ended(spans: Any, name: str) -> None:
-    """gRPC calls back from a thread of its own."""
-    for _ in range(500):
-        if any(span.kind is SpanKind.CLIENT for span in named(spans, name)):
-            return
-        threading.Event().wait(0.01)
+            assert {trace_id(span) for span in ended()} == {trace_of(asked)}
 
 
 def test_a_program_without_an_endpoint_records_nothing_and_still_has_trace_ids(service: Service) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -25,7 +24,7 @@ from servicekit.delivery.consumer import ConsumerRunner
 from servicekit.delivery.dead_letters import DeadLetterCap
 from servicekit.eventlog import EventLog, InRecord, OutRecord, Topic
 from servicekit.eventlog.events import Event, InvalidEvent, from_record, new_event, to_record
-from servicekit.testing.waiting import eventually
+from servicekit.testing.waiting import LONGEST_S, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -80,9 +79,12 @@ def counted(name: str, **labels: str) -> float:
 def dead_letters(event_log: EventLog, count: int) -> list[InRecord]:
     consumer = event_log.consumer("operator", [TOPIC.name + ".dlq"])
     found: list[InRecord] = []
-    deadline = time.monotonic() + 20
-    while len(found) < count and time.monotonic() < deadline:
-        found += consumer.poll(0.2)
+
+    def come() -> bool:
+        found.extend(consumer.poll(0.2))
+        return len(found) >= count
+
+    eventually(come, f"{count} dead letters")
     consumer.close()
     return found
 
@@ -117,7 +119,7 @@ def test_a_handlers_own_events_leave_with_its_change(db: Engine, event_log: Even
     start(ConsumerRunner(event_log, db, GROUP, {TOPIC: {STRING: answer}}).run)
     send(event_log, thing("a"))
     consumer = event_log.consumer("reader", [answers.name])
-    (found,) = consumer.poll(20)
+    (found,) = eventually(lambda: consumer.poll(0.2), "the answer")
     assert from_record(found).message.value == "re: a"
 
 
@@ -205,8 +207,8 @@ def test_too_many_dead_letters_halt_the_consumer_before_the_next(
         event_log, db, GROUP, {TOPIC: {STRING: record_effect}}, cap=DeadLetterCap(consecutive=3)
     )
     stop = start(runner.run)
-    eventually(lambda: runner.halted)
-    assert REGISTRY.get_sample_value("openledger_consumer_halted", {"group": GROUP}) == 1
+    eventually(lambda: REGISTRY.get_sample_value("openledger_consumer_halted", {"group": GROUP}) == 1)
+    assert runner.halted
     assert effects(db) == ["a"]
     assert len(dead_letters(event_log, 3)) == 3
     assert event_log.committed(GROUP, TOPIC.name) == {0: 4}
@@ -253,7 +255,7 @@ def test_stopping_commits_what_was_done_and_the_next_member_continues(
 
     send(event_log, *(thing(str(i)) for i in range(400)))
     stop = start(ConsumerRunner(event_log, db, GROUP, {TOPIC: {STRING: slow}}).run)
-    assert reached.wait(20)
+    assert reached.wait(LONGEST_S)
     stop()
     done = effects(db)
     assert event_log.committed(GROUP, TOPIC.name) == {0: len(done)}

@@ -15,8 +15,7 @@ from servicekit.heartbeats import Heartbeat
 from servicekit.server.loops import repeat
 from servicekit.server.probes import PatientProbe
 from servicekit.server.supervision import Supervision, stuck_problem
-
-WITHIN_S = 10.0
+from servicekit.testing.waiting import LONGEST_S, eventually
 
 
 @contextmanager
@@ -26,18 +25,18 @@ def hanging(name: str, bound_s: float) -> Iterator[None]:
 
     def wait_for_a_peer() -> None:
         entered.set()
-        release.wait(WITHIN_S)
+        release.wait(LONGEST_S)
 
     loop = repeat(wait_for_a_peer, 60, name=name, bound_s=bound_s)
     thread = threading.Thread(target=loop, args=(stop,), daemon=True)
     thread.start()
-    assert entered.wait(WITHIN_S)
+    assert entered.wait(LONGEST_S)
     try:
         yield
     finally:
         stop.set()
         release.set()
-        thread.join(WITHIN_S)
+        thread.join(LONGEST_S)
         assert not thread.is_alive()
 
 
@@ -87,11 +86,12 @@ def test_a_probe_that_hangs_answers_in_time_and_runs_once() -> None:
 
     def check() -> str | None:
         runs.append(1)
-        release.wait(WITHIN_S)
+        release.wait(LONGEST_S)
         return None
 
     probe = PatientProbe(check, "the database", limit_s=0.05)
     for _ in range(3):
         assert "the database has not answered" in (probe.problem() or "")
+    eventually(lambda: runs, "the check")
     release.set()
     assert len(runs) == 1

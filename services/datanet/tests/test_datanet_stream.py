@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +36,7 @@ from servicekit.database import engine, migrate, utc_now
 from servicekit.database.request_ids import UNNAMED
 from servicekit.eventlog.factory import open_event_log
 from servicekit.objects import ObjectStore
+from servicekit.testing.waiting import LONGEST_S, eventually
 
 Encode = Callable[..., bytes]
 METHOD = "/openledger.datanet.v1.DatanetService/Contribute"
@@ -52,14 +52,6 @@ def running_streams() -> float:
     return REGISTRY.get_sample_value("openledger_requests_running", {"method": METHOD}) or 0.0
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10) -> None:
-    """Waits for a condition of another thread."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        threading.Event().wait(0.01)
-
-
 def test_a_cancelled_client_leaves_nothing_running_and_keeps_what_was_acknowledged(
     net: Any, encode: Encode
 ) -> None:
@@ -71,7 +63,7 @@ def test_a_cancelled_client_leaves_nothing_running_and_keeps_what_was_acknowledg
     call = net.client("alice").Contribute(requests)
     acknowledged = [next(call).digest for _ in range(30)]
     call.cancel()
-    wait_until(lambda: running_streams() <= before)
+    eventually(lambda: running_streams() <= before, "the end of the cancelled stream")
     listed = net.owner.ListRecords(pb.ListRecordsRequest(parent=net.name, page_size=1000)).records
     assert set(acknowledged) <= {each.digest for each in listed}
     threads = [thread.name for thread in threading.enumerate()]
@@ -113,7 +105,7 @@ def test_an_interactive_client_gets_each_answer_before_it_sends_the_next(net: An
 
     def requests() -> Iterator[pb.ContributeRequest]:
         for number in range(5):
-            assert answered.acquire(timeout=10)
+            assert answered.acquire(timeout=LONGEST_S)
             yield pb.ContributeRequest(contributor=net.alice, content=record(number, encode))
 
     for answer in net.client("alice").Contribute(requests()):
@@ -223,7 +215,7 @@ class Killable:
             channel.close()
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            assert self._process.wait(20) == 0
+            assert self._process.wait(LONGEST_S) == 0
         if self._process is not None and self._process.stdout is not None:
             self._process.stdout.close()
 
@@ -252,7 +244,7 @@ class Killable:
         """SIGKILL."""
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(LONGEST_S)
         assert self._process.stdout is not None
         self._process.stdout.close()
 
@@ -285,7 +277,7 @@ class Killable:
         consumer = log.consumer("test", ["datanet.contribution.v1"])
         events: dict[bytes, str] = {}
         try:
-            wait_until(lambda: _drain(consumer, events) and digests <= set(events.values()), 20)
+            eventually(lambda: _drain(consumer, events) and digests <= set(events.values()), "the events")
         finally:
             consumer.close()
             log.close()

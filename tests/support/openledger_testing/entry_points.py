@@ -23,6 +23,7 @@ from servicekit.server.access import rule_of
 from servicekit.server.http_routes import HttpRoute
 from servicekit.server.http_status import code_of
 from servicekit.testing.services import token
+from servicekit.testing.waiting import LONGEST_S
 
 Code = grpc.StatusCode
 
@@ -58,7 +59,7 @@ class Entry(Protocol):
     takes_one_message: bool
 
     def call(
-        self, clients: Clients, headers: dict[str, str], body: bytes = b"", timeout: float = 10
+        self, clients: Clients, headers: dict[str, str], body: bytes = b"", timeout: float = LONGEST_S
     ) -> Outcome:
         """Calls it and waits for its end."""
 
@@ -85,7 +86,7 @@ class Rpc:
         return method.future(request, metadata=metadata, timeout=timeout)
 
     def call(
-        self, clients: Clients, headers: dict[str, str], body: bytes = b"", timeout: float = 10
+        self, clients: Clients, headers: dict[str, str], body: bytes = b"", timeout: float = LONGEST_S
     ) -> Outcome:
         call = self._begin(clients, headers, body, timeout)
         try:
@@ -96,8 +97,8 @@ class Rpc:
         return Outcome(Code.OK)
 
     def leave(self, clients: Clients, headers: dict[str, str], begun: threading.Event) -> None:
-        call = self._begin(clients, headers, b"", 20)
-        assert begun.wait(10)
+        call = self._begin(clients, headers, b"", LONGEST_S)
+        assert begun.wait(LONGEST_S)
         call.cancel()
 
 
@@ -110,7 +111,7 @@ class Http:
         self._path = re.sub(r"\{.*?\}", "x", route.path)
 
     def call(
-        self, clients: Clients, headers: dict[str, str], body: bytes = b"", timeout: float = 10
+        self, clients: Clients, headers: dict[str, str], body: bytes = b"", timeout: float = LONGEST_S
     ) -> Outcome:
         reply = clients.http.request(self._method, self._path, headers=headers, content=body, timeout=timeout)
         if reply.status_code < 400:
@@ -124,11 +125,11 @@ class Http:
 
     def leave(self, clients: Clients, headers: dict[str, str], begun: threading.Event) -> None:
         host, port = clients.address.rsplit(":", 1)
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
+        with socket.create_connection((host, int(port)), timeout=LONGEST_S) as connection:
             lines = [f"{self._method} {self._path} HTTP/1.1", f"host: {host}", "content-length: 0"]
             lines += [f"{name}: {value}" for name, value in headers.items()]
             connection.sendall("\r\n".join([*lines, "", ""]).encode())
-            assert begun.wait(10)
+            assert begun.wait(LONGEST_S)
 
 
 ENTRIES: list[Entry] = [*map(Rpc, METHODS), *map(Http, ROUTES)]

@@ -37,7 +37,7 @@ class Connections:
         self._most_per_address = most_per_address
         self._open: Counter[str] = Counter()
         self._refused = 0
-        self._logged_at = 0.0
+        self._logged_at = float("-inf")
 
     def admit(self, address: str) -> bool:
         """Counts a connection; False when there are too many. Then it is logged, at most every half minute."""
