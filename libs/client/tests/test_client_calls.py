@@ -198,5 +198,5 @@ def test_a_service_is_given_by_its_constant_or_its_name(client: Client) -> None:
 def test_a_service_of_the_registry_is_an_attribute_without_more(client: Client) -> None:
     by_name: Any = client
     assert type(by_name.chain_relay).__name__ == "SettlementServiceStub"
-    with pytest.raises(AttributeError, match="'pulse' is not a service; the services are datanet"):
-        _ = by_name.pulse
+    with pytest.raises(AttributeError, match="'no_such' is not a service; the services are datanet"):
+        _ = by_name.no_such

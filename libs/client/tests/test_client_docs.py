@@ -38,7 +38,3 @@ def test_the_examples_run(
     assert "datanets/threat-intel/snapshots/1\n" in printed
     assert script.stored == [b'{"text": "Emotet runs cmd.exe.", "tactic": "execution"}']
     assert (tmp_path / "records.jsonl").read_bytes() == OBJECT
-
-
-def test_the_page_names_every_service() -> None:
-    assert all(f"`{service.name}`" in PAGE.read_text() for service in ALL)
