@@ -18,9 +18,8 @@ from servicekit.testing.services import DATABASE_KINDS, Databases, postgresql_ur
 pytest_plugins = ["openledger_testing.cpu_by_file"]
 
 _FIRST = (
-    "tests/faults/test_kill_each_service.py",
-    "tests/faults/test_faults.py",
     "tests/e2e/",
+    "tests/faults/test_faults.py",
     "services/trainer/tests/test_trainer_ray.py",
     "tests/crash/",
     "services/inference/tests/test_inference_process.py",

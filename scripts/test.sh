@@ -18,7 +18,7 @@ jars=$!
 scripts/promtool.sh
 failed=0
 phase() { echo "== $1"; shift; .venv/bin/python -m pytest -rs --durations=15 --cpu "$@"; }
-phase "the demo end to end, and with its services killed" -n 0 -m story tests/e2e tests/faults >out/demo.txt 2>&1 &
+phase "the demo end to end, with its services killed and without" -n 0 -m story tests/e2e >out/demo.txt 2>&1 &
 demo=$!
 trap 'kill "$lint" "$demo" 2>/dev/null || true' EXIT
 phase "tests without servers" -n 2 --dist worksteal -m "not server" || failed=1

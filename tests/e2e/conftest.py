@@ -1,13 +1,15 @@
-"""The small demo runs once a session, and sends its traces to a collector; every test here reads that one run."""
+"""The small demo runs to the promotion of its model once a session, while services are killed, and is interrupted there.
+
+Training is what costs. Two copies continue from there: one undisturbed, which sends its traces to a collector and which most
+tests here read; in the other the remaining services are killed (test_kill_each_service.py).
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,45 +17,54 @@ from typing import Any
 
 import pytest
 
+from openledger_testing import demo_process
+from openledger_testing.demo_process import Killed
 from openledger_testing.trace_collector import Collector, Span
 from servicekit import private
 
-LIMIT_S = 900  # on a machine that does other things; alone it takes two minutes
+VICTIMS_BEFORE_PROMOTION = {"1": "datanet", "2": "trainer", "3": "ray"}
+"""The program that is killed in each step, once the step shows progress."""
+INTERRUPTED_AT = "4"
+"""The step at whose heading Ctrl-C is sent."""
+
+
+@pytest.fixture(scope="session")
+def promoted(tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """The demo through its first three steps."""
+    out = tmp_path_factory.mktemp("promoted") / "demo"
+    return demo_process.run_while_killing(
+        out,
+        VICTIMS_BEFORE_PROMOTION,
+        until=demo_process.INTERRUPTED,
+        at_heading={INTERRUPTED_AT: demo_process.interrupt},
+    )
 
 
 @pytest.fixture(scope="session")
 def collector() -> Iterator[Collector]:
-    """Collects the traces of the demo's processes."""
+    """Collects the traces of the undisturbed demo's processes."""
     with Collector() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Path:
-    """Returns the folder of a demo run; `watch` kept what was seen of the platform while it ran."""
-    out = tmp_path_factory.mktemp("story") / "demo"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "threat_intel", "demo", "--small", "--fresh", "--out", str(out)],
-        env={**os.environ, "OPENLEDGER_OTLP_ENDPOINT": collector.endpoint},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+def demo(tmp_path_factory: pytest.TempPathFactory, promoted: Killed, collector: Collector) -> Path:
+    """Returns the folder of a finished demo; `watch` kept what was seen of the platform while it ran."""
+    out = demo_process.copy_stopped(promoted.folder, tmp_path_factory.mktemp("story") / "demo")
+
+    def watched(process: subprocess.Popen[str]) -> None:
+        process.send_signal(signal.SIGSTOP)  # the demo waits, the platform does not
+        watch(out)
+        process.send_signal(signal.SIGCONT)
+
+    ended = demo_process.run_small_demo(
+        out,
+        at_heading={"6": watched},  # everything runs by now, and has something to report
+        environment={"OPENLEDGER_OTLP_ENDPOINT": collector.endpoint},
     )
-    limit = threading.Timer(LIMIT_S, process.terminate)
-    limit.start()
-    assert process.stdout is not None
-    said = []
-    for line in process.stdout:
-        said.append(line)
-        if line.startswith("6."):  # everything runs by now, and has something to report
-            process.send_signal(signal.SIGSTOP)  # the demo waits, the platform does not
-            watch(out)
-            process.send_signal(signal.SIGCONT)
-    process.wait()
-    limit.cancel()
     log = out / "state" / "logs" / "platform.log"
     tail = log.read_text(errors="replace")[-6000:] if log.exists() else "no platform log"
-    assert process.returncode == 0, f"{''.join(said)[-4000:]}\n{tail}"
+    assert ended.code == 0, f"{ended.output[-4000:]}\n{tail}"
     return out
 
 
@@ -76,11 +87,10 @@ def watch(out: Path) -> None:
 @pytest.fixture(scope="session")
 def steps(demo: Path) -> dict[str, dict[str, Any]]:
     """Returns what each step of the demo left, by its name."""
-    story = json.loads((demo / "story.json").read_text())
-    return {step["step"]: step for step in story["steps"]}
+    return demo_process.steps_of(demo)
 
 
 @pytest.fixture(scope="session")
 def spans(demo: Path, collector: Collector) -> list[Span]:
-    """Returns every span of the demo run: its processes have ended, and sent what they had."""
+    """Returns every span of the demo's last four steps: its processes have ended, and sent what they had."""
     return collector.spans
