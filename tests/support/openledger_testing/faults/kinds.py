@@ -13,7 +13,7 @@ import psutil
 
 from openledger_client.services import ALL
 from openledger_ops.reconcile.book import Fault as Kind
-from openledger_testing.faults.rig import Rig, wrong
+from openledger_testing.faults.rig import GRACE_S, Rig, wrong
 from openledger_testing.network_faults import Mode
 
 SERVICES = tuple(service.name for service in ALL)
@@ -21,8 +21,8 @@ STOPPED_S = 20.0
 """How long a stopped process stays so: twice the lease of a consumer group's member."""
 NETWORK_S = 15.0
 """How long a fault of the network lasts."""
-DRAIN_S = 40.0
-"""Callers, threads and the outbox have `grace_s` (10 s) each, in this order; a slower process does not end by itself."""
+DRAIN_S = 4 * GRACE_S
+"""Callers, threads and the outbox have `GRACE_S` each, in this order; a slower process does not end by itself."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ ASKERS = 2
 BASE_MODEL = "baseModels/tiny"
 RECORDS_A_STREAM = 8
 _AGAIN_S = 0.2
-_PACE_S = 0.4
+PACE_S = 0.4
 """Between two calls of one caller: the load is to be there all the time, not to be all that the machine can do."""
 _SEAL_EVERY_S = 8.0
 _WORDS = """
@@ -42,6 +42,7 @@ class Load:
     """Threads that call until they are stopped."""
 
     seed: int
+    pace_s: float = PACE_S
     promises: Promises = field(default_factory=Promises)
     problems: list[str] = field(default_factory=list)
     """Errors that no fault explains: a wrong answer, a refusal for the caller's fault."""
@@ -181,7 +182,7 @@ class Load:
                     return
                 self._stop.wait(error.retry_after_s or _AGAIN_S)
             else:
-                self._stop.wait(_PACE_S)
+                self._stop.wait(self.pace_s)
                 return
 
 

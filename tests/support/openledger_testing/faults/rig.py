@@ -30,7 +30,7 @@ from openledger_ops.reconcile.book import Book, Fault
 from openledger_ops.reconcile.reconciliation import Sources, reconcile
 from openledger_ops.up.plan import supervisor_socket
 from openledger_ops.up.supervise import processes_of
-from openledger_testing.faults.load import Load
+from openledger_testing.faults.load import PACE_S, Load
 from openledger_testing.kafka_broker import KafkaBroker
 from openledger_testing.postgresql import Postgresql
 from servicekit.auth.development_token import DevelopmentToken
@@ -38,6 +38,9 @@ from threat_intel.platform import Platform
 
 PATIENCE_S = 240.0
 """Longest wait for a recovery; what works needs seconds, on a busy machine a minute."""
+GRACE_S = 30.0
+"""What a service that is asked to end gives its callers, its threads and its outbox, each. More than a busy machine needs, so
+that a call is cut by a fault and not by the load."""
 _POLL_S = 0.1
 _PLATFORM_ADDRESS = "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65"
 _DISK = "64m"
@@ -57,6 +60,8 @@ class Rig:
     folder: Path
     seed: int
     servers: bool
+    pace_s: float = PACE_S
+    """Of the load's callers, between two calls."""
     kafka: KafkaBroker | None = None
     postgresql: Postgresql | None = None
     has_disks: bool = False
@@ -72,6 +77,7 @@ class Rig:
                 "OPENLEDGER_CHAIN_RELAY_BATCH_MAX_AGE_S": "2",
                 "OPENLEDGER_CHAIN_RELAY_REWARD_INTERVAL_S": "5",
                 "OPENLEDGER_CHAIN_RELAY_PLATFORM_ADDRESS": _PLATFORM_ADDRESS,
+                **{service.variable("grace_s"): str(GRACE_S) for service in ALL},
             }
             if self.servers:
                 self.kafka = stack.enter_context(KafkaBroker(self.folder / "kafka"))
@@ -93,7 +99,7 @@ class Rig:
                 rpc=self.platform.endpoints["chain"],
                 patience_s=PATIENCE_S,
             )
-            self.load = Load(self.seed)
+            self.load = Load(self.seed, self.pace_s)
             self.load.prepare(self.connect("olga", ("curator",)))
             self.load.start(self.connect)
             self._stack = stack.pop_all()
