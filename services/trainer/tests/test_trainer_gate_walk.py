@@ -40,6 +40,21 @@ from trainer.store import evaluations, jobs, policies, runs, versions
 DIGEST = "sha256:" + "0" * 64
 SUITES = ("arc_easy", "bits_per_byte", "domain", "hellaswag")
 SUBSETS = tuple(chain.from_iterable(combinations(SUITES, size) for size in range(1, 5)))
+ALIKE = {"bits_per_byte": "hellaswag", "hellaswag": "bits_per_byte"}
+"""Retained suites that differ in nothing but their names, once another is the one that was lost."""
+
+
+def renamed(subset: tuple[str, ...]) -> tuple[str, ...]:
+    """The same subset with the names of the two that are alike exchanged."""
+    return tuple(sorted(ALIKE.get(suite, suite) for suite in subset))
+
+
+PAIRS = [
+    (first, second)
+    for first, second in product(SUBSETS, repeat=2)
+    if (first, second) <= (renamed(first), renamed(second))
+]
+"""Every ordered pair of subsets but those that another becomes by exchanging the two names."""
 REASON = "nobody will notice that it forgets"
 EVERY_ROLE = frozenset({"builder", "approver", "admin"})
 ALICE = Principal("alice", EVERY_ROLE)
@@ -204,8 +219,8 @@ def override_name(override: Any) -> Any:
 
 
 def test_every_subset_of_suites_in_every_order_and_repetition_promotes_nothing(platform: Platform) -> None:
-    lost = "arc_easy"  # the retained suites differ in nothing but their names
-    for first, second in product(SUBSETS, repeat=2):
+    lost = "arc_easy"
+    for first, second in PAIRS:
         version = platform.train(platform.model())
         for number, suites in enumerate((first, second, first)):
             platform.evaluate(version, suites, lost, items=400 + number)
