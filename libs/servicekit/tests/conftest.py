@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from servicekit.database import engine, new_metadata
 from servicekit.eventlog import EventLog, open_event_log
 from servicekit.testing.s3 import S3Server, s3_server
+from servicekit.testing.waiting import LONGEST_S
 
 Run = Callable[[threading.Event], None]
 
@@ -46,7 +47,7 @@ def start(event_log: EventLog) -> Iterator[Callable[[Run], Callable[[], None]]]:
 
         def end() -> None:
             stop.set()
-            thread.join(20)
+            thread.join(LONGEST_S)
             assert not thread.is_alive()
 
         return end
@@ -55,7 +56,7 @@ def start(event_log: EventLog) -> Iterator[Callable[[Run], Callable[[], None]]]:
     for stop, _ in running:
         stop.set()
     for _, thread in running:
-        thread.join(20)
+        thread.join(LONGEST_S)
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from servicekit.delivery.consumer import ConsumerRunner
 from servicekit.delivery.dead_letters import DeadLetterCap
 from servicekit.eventlog import EventLog, InRecord, OutRecord, Topic
 from servicekit.eventlog.events import Event, InvalidEvent, from_record, new_event, to_record
+from servicekit.testing.records import read_records
 from servicekit.testing.waiting import LONGEST_S, eventually
 
 pytestmark = pytest.mark.slow
@@ -77,16 +78,7 @@ def counted(name: str, **labels: str) -> float:
 
 
 def dead_letters(event_log: EventLog, count: int) -> list[InRecord]:
-    consumer = event_log.consumer("operator", [TOPIC.name + ".dlq"])
-    found: list[InRecord] = []
-
-    def come() -> bool:
-        found.extend(consumer.poll(0.2))
-        return len(found) >= count
-
-    eventually(come, f"{count} dead letters")
-    consumer.close()
-    return found
+    return read_records(event_log, TOPIC.name + ".dlq", count, "operator")
 
 
 def test_each_event_takes_effect_in_order_and_is_committed(

@@ -23,6 +23,7 @@ from servicekit.database import engine, new_metadata, transaction
 from servicekit.eventlog import Topic
 from servicekit.eventlog.embedded import EmbeddedEventLog
 from servicekit.eventlog.events import Event, from_record
+from servicekit.testing.waiting import eventually
 
 pytestmark = pytest.mark.server
 
@@ -246,9 +247,7 @@ def test_killed_taker_takes_each_event_exactly_once_in_order(
         left = len(committed) - len(numbers(taker_db, "SELECT value FROM taken"))
         Program(taker, tmp_path).kill_after(min(some(), left))
     last = Program(taker, tmp_path)
-    pause = threading.Event()
-    while sum(log.lag("takers", TOPIC.name).values()):
-        pause.wait(0.05)
+    eventually(lambda: sum(log.lag("takers", TOPIC.name).values()) == 0, "the rest", within_s=LIMIT_S)
     last.finish()
     assert numbers(taker_db, "SELECT value FROM taken ORDER BY value") == committed
     for key in range(KEYS):

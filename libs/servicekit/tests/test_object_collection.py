@@ -28,6 +28,7 @@ from servicekit.objects._folder import Folder
 from servicekit.objects.collection import SHORTEST_GRACE, Collected, collect
 from servicekit.objects.references import ReferencePublisher, forget, pin, read_all
 from servicekit.testing.s3 import S3Server
+from servicekit.testing.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -253,8 +254,7 @@ def test_what_one_puts_while_another_sweeps_a_bucket_is_there(s3: S3Server, tmp_
     digests = {number: ObjectStore(url, cache=tmp_path).put_bytes(b"%d" % number) for number in range(16)}
     # S3 reports whole seconds: objects that are put from the next second on are younger than the existing ones.
     than = datetime.fromtimestamp(int(time.time()) + 1, UTC)
-    while utc_now() < than:
-        time.sleep(0.01)
+    eventually(lambda: utc_now() >= than, "the next second")
     sweeper, putter, folder = Bucket(url), Bucket(url, fresh=timedelta()), Folder(tmp_path / "again")
 
     def put_again() -> None:

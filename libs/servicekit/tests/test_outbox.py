@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -15,6 +14,8 @@ from servicekit.delivery import outbox
 from servicekit.delivery.outbox import OutboxPublisher
 from servicekit.eventlog import EventLog, EventLogUnavailable, InRecord, OutRecord, RecordTooLarge, Topic
 from servicekit.eventlog.events import Event, from_record, new_event
+from servicekit.testing.records import read_records
+from servicekit.testing.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -38,13 +39,7 @@ def left(engine: Engine) -> int:
 
 
 def read(event_log: EventLog, count: int, group: str = "reader") -> list[InRecord]:
-    consumer = event_log.consumer(group, [TOPIC.name])
-    found: list[InRecord] = []
-    deadline = time.monotonic() + 20
-    while len(found) < count and time.monotonic() < deadline:
-        found += consumer.poll(0.5)
-    consumer.close()
-    return found
+    return read_records(event_log, TOPIC.name, count, group)
 
 
 def values(found: Sequence[InRecord]) -> list[str]:
@@ -91,10 +86,9 @@ def test_a_commit_of_this_process_is_published_at_once(
     start(publisher.run)
     add(service_db, thing("warm"))
     consumer = event_log.consumer("reader", [TOPIC.name])
-    while not consumer.poll(1):
-        pass
+    eventually(lambda: consumer.poll(0.2), "the first event")
     add(service_db, thing("a"))
-    assert values(consumer.poll(30)) == ["a"]
+    assert values(eventually(lambda: consumer.poll(0.2), "the second event")) == ["a"]
     monkeypatch.undo()
     publisher.notify()  # it is to notice that it must stop
 

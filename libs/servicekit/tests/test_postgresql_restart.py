@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from sqlalchemy import Engine, select
@@ -12,6 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from servicekit.database import engine, new_metadata, reading, run_in_transaction, transaction
 from servicekit.errors import Unavailable
 from servicekit.testing.services import PostgreSql, postgresql
+from servicekit.testing.waiting import LONGEST_S, eventually
 
 pytestmark = pytest.mark.server
 
@@ -78,18 +80,17 @@ def test_a_writer_that_repeats_what_was_refused_loses_and_doubles_nothing(
 
     def write() -> None:
         for number in range(200):
-            while not _tried(database, number):
-                threading.Event().wait(0.02)
+            eventually(partial(_tried, database, number), f"the commit of {number}")
             if number == 50:
                 half.set()
         done.set()
 
     writer = threading.Thread(target=write)
     writer.start()
-    assert half.wait(60)
+    assert half.wait(LONGEST_S)
     server.kill()
     server.start()
-    assert done.wait(120)
+    assert done.wait(2 * LONGEST_S)
     writer.join()
     assert entries(database) == list(range(200))
 

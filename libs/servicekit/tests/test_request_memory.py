@@ -18,6 +18,7 @@ from servicekit.server.http_routes import post
 from servicekit.server.pipeline import Pipeline
 from servicekit.server.request_memory import Held, RequestMemory
 from servicekit.server.steps.errors import errors
+from servicekit.testing.waiting import LONGEST_S
 
 WAIT_S = 0.05
 
@@ -37,7 +38,7 @@ async def waiting(call: Awaitable[Held]) -> asyncio.Future[Held]:
 
 
 def run(test: Callable[[], Awaitable[Any]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 20))
+    asyncio.run(asyncio.wait_for(test(), LONGEST_S))
 
 
 def test_one_principal_gets_half_and_others_the_rest() -> None:

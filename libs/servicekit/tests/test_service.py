@@ -6,7 +6,6 @@ import asyncio
 import json
 import socket
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -48,7 +47,7 @@ from servicekit.server import Service, http_routes, operations, serve
 from servicekit.settings import ServiceSettings
 from servicekit.testing.http import PlainErrors
 from servicekit.testing.services import running, token
-from servicekit.testing.waiting import eventually
+from servicekit.testing.waiting import LONGEST_S, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -112,7 +111,9 @@ def address(service: Service) -> str:
 
 def get(service: Service, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{service.metrics_port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{service.metrics_port}{path}", timeout=LONGEST_S
+        ) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -183,7 +184,7 @@ def test_methods_that_name_a_service_take_no_large_request(service: Service, met
     package = "grpc.health.v1." if method.startswith("Health") else "grpc.reflection.v1alpha."
     large = b"\x0a\x81\x20" + b"x" * 4097
     with sync_channel(address(service), token(service, [])) as over, pytest.raises(grpc.RpcError) as refused:
-        list(over.stream_stream(f"/{package}{method}")(iter([large]), timeout=60))
+        list(over.stream_stream(f"/{package}{method}")(iter([large]), timeout=LONGEST_S))
     error = from_rpc_error(refused.value)
     assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE")
 
@@ -191,12 +192,12 @@ def test_methods_that_name_a_service_take_no_large_request(service: Service, met
 def test_a_connection_without_a_call_is_closed_although_it_sends(tmp_path: Path) -> None:
     with running(make(tmp_path, max_connection_idle_s=0.3)) as service:
         host, port = address(service).rsplit(":", 1)
-        with socket.create_connection((host, int(port)), timeout=30) as connection:
+        with socket.create_connection((host, int(port)), timeout=LONGEST_S) as connection:
             settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
             headers = bytes([0, 0, 2, 1, 0, 0, 0, 0, 1, 0x83, 0x86])  # without END_HEADERS
             continuation = bytes([0, 0, 5, 9, 0, 0, 0, 0, 1, 0x40, 1, 97, 1, 98])
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + headers)
-            assert ended_while(connection, continuation)
+            wait_for_end_while(connection, continuation)
 
 
 def test_headers_that_drip_do_not_keep_a_connection_to_the_metrics(
@@ -205,34 +206,33 @@ def test_headers_that_drip_do_not_keep_a_connection_to_the_metrics(
     monkeypatch.setattr(operations, "REQUEST_S", 0.3)
     assert service.address is not None
     host, port = service.address.metrics.rsplit(":", 1)
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=LONGEST_S) as connection:
         connection.sendall(b"GET /metrics HTTP/1.1\r\n")
-        assert ended_while(connection, b"X: 1\r\n")
+        wait_for_end_while(connection, b"X: 1\r\n")
 
 
-def ended_while(connection: socket.socket, sending: bytes, within_s: float = 30) -> bool:
-    """Returns whether the peer closes the connection while this side sends again and again."""
-    until, pause = time.monotonic() + within_s, threading.Event()
+def wait_for_end_while(connection: socket.socket, sending: bytes) -> None:
+    """Returns once the peer closes the connection, while this side sends again and again."""
     connection.settimeout(0.05)
-    while time.monotonic() < until:
+
+    def ended() -> bool:
         try:
             connection.sendall(sending)
-            if connection.recv(1000) == b"":
-                return True
+            return connection.recv(1000) == b""
         except TimeoutError:
-            pause.wait(0.05)
+            return False
         except OSError:
             return True
-    return False
+
+    eventually(ended, "the end of the connection")
 
 
 def test_operators_see_metrics_health_and_readiness(service: Service) -> None:
     with calling(service) as stub:
         stub.GetDatanet(datanet_pb2.GetDatanetRequest(name=NAME))
-    status, text = get(service, "/metrics")
-    assert status == 200
+    assert get(service, "/metrics")[0] == 200
     line = 'openledger_requests_total{code="OK",method="/openledger.datanet.v1.DatanetService/GetDatanet"}'
-    assert line in text
+    eventually(lambda: line in get(service, "/metrics")[1], "the count of the call")
     assert get(service, "/healthz") == (200, '{"status": "ok"}')
     status, text = get(service, "/readyz")
     ready = json.loads(text)
@@ -246,7 +246,7 @@ def test_it_says_where_it_listens_while_it_runs(tmp_path: Path, capsys: pytest.C
     with running(make(tmp_path)) as service:
         assert read_address(tmp_path, "datanet") == service.address
         assert service.address is not None
-        ready = json.loads(capsys.readouterr().out.splitlines()[-1])
+        (ready,) = (json.loads(line) for line in capsys.readouterr().out.splitlines() if '"ready"' in line)
         assert ready["event"] == "ready"
         assert ready["service"] == "datanet"
         assert ready["grpc"] == f"127.0.0.1:{service.grpc_port}"
@@ -269,10 +269,10 @@ def calling(service: Service) -> Iterator[Any]:
 
 
 def test_a_drain_lets_running_calls_end_and_takes_no_new_ones(tmp_path: Path) -> None:
-    servicer = Datanets()
-    with running(make(tmp_path, servicer)) as service, ThreadPoolExecutor() as pool, calling(service) as stub:
+    drained = make(tmp_path, servicer := Datanets(), grace_s=LONGEST_S)
+    with running(drained) as service, ThreadPoolExecutor() as pool, calling(service) as stub:
         slow = pool.submit(stub.ListDatanets, datanet_pb2.ListDatanetsRequest())
-        assert servicer.entered.wait(5)
+        assert servicer.entered.wait(LONGEST_S)
         with sync_channel(address(service)) as over:
             watch = health_pb2_grpc.HealthStub(over).Watch(health_pb2.HealthCheckRequest())
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
@@ -281,21 +281,21 @@ def test_a_drain_lets_running_calls_end_and_takes_no_new_ones(tmp_path: Path) ->
         status, text = get(service, "/readyz")
         assert (status, json.loads(text)["reason"]) == (503, "draining")
         with calling(service) as late, pytest.raises(grpc.RpcError) as refused:
-            late.GetDatanet(datanet_pb2.GetDatanetRequest(name=NAME), timeout=5)
+            late.GetDatanet(datanet_pb2.GetDatanetRequest(name=NAME), timeout=LONGEST_S)
         assert isinstance(from_rpc_error(refused.value), received.Unavailable)
         assert service._loop is not None
         service._loop.call_soon_threadsafe(servicer.release.set)
-        assert slow.result(5) == datanet_pb2.ListDatanetsResponse()
+        assert slow.result(LONGEST_S) == datanet_pb2.ListDatanetsResponse()
 
 
 def test_a_call_that_outlives_the_grace_is_cancelled(tmp_path: Path) -> None:
     started = make(tmp_path, servicer := Datanets(), grace_s=0.1)
     with running(started) as service, ThreadPoolExecutor() as pool, calling(service) as stub:
-        slow = pool.submit(stub.ListDatanets, datanet_pb2.ListDatanetsRequest(), timeout=20)
-        assert servicer.entered.wait(5)
+        slow = pool.submit(stub.ListDatanets, datanet_pb2.ListDatanetsRequest(), timeout=LONGEST_S)
+        assert servicer.entered.wait(LONGEST_S)
         service.stop()
         with pytest.raises(grpc.RpcError) as cut:
-            slow.result(10)
+            slow.result(LONGEST_S)
     error = from_rpc_error(cut.value)
     assert isinstance(error, received.Unavailable | received.Cancelled)
 
@@ -346,7 +346,7 @@ def test_a_change_and_its_event_reach_a_consumer_of_another_service(
             request.datanet.display_name = "Threat intelligence"
             request.datanet.licence = "CC-BY-4.0"
             datanet_pb2_grpc.DatanetServiceStub(over).CreateDatanet(request)
-        assert arrived.wait(15)
+        assert arrived.wait(LONGEST_S)
         assert get(writer, "/readyz")[0] == 200
     assert received == [NAME]
 
@@ -457,11 +457,11 @@ def test_an_http_api_runs_in_the_same_loop_and_ends_with_it(tmp_path: Path) -> N
     service.add_http([http_routes.get("/", same_loop, public=True)], PlainErrors(), 0)
     with running(service):
         assert service.address is not None
-        with urllib.request.urlopen(f"http://{service.address.http}/", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{service.address.http}/", timeout=LONGEST_S) as answer:
             assert answer.read() == b"True"
         http = service.address.http
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(f"http://{http}/", timeout=5)
+        urllib.request.urlopen(f"http://{http}/", timeout=LONGEST_S)
 
 
 def test_a_service_mints_its_own_token_in_development_only(tmp_path: Path) -> None:
@@ -482,10 +482,14 @@ def test_an_old_connection_is_replaced_and_no_call_notices(tmp_path: Path) -> No
 
     aged = make(tmp_path, Peers(), max_connection_age_s=0.2)
     with running(aged) as service, calling(service) as stub:
-        connections, until = set(), time.monotonic() + 20
-        while len(connections) < 3 and time.monotonic() < until:
-            connections.add(stub.GetDatanet(datanet_pb2.GetDatanetRequest(name=NAME), timeout=5).owner)
-    assert len(connections) == 3
+        connections = set()
+
+        def replaced_twice() -> bool:
+            request = datanet_pb2.GetDatanetRequest(name=NAME)
+            connections.add(stub.GetDatanet(request, timeout=LONGEST_S).owner)
+            return len(connections) >= 3
+
+        eventually(replaced_twice, "a third connection")
 
 
 def test_two_services_cannot_have_one_port(service: Service, tmp_path: Path) -> None:

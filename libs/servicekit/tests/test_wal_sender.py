@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from servicekit.eventlog import EventLog, EventLogUnavailable, InRecord, OutRecord, RecordTooLarge, Topic
 from servicekit.eventlog.events import from_record, new_event, to_record
+from servicekit.testing.records import read_records
+from servicekit.testing.waiting import eventually
 from servicekit.wal import Wal, WalSender, pack, sender, unpack
 
 TOPIC = Topic("area.thing.v1", partitions=2)
@@ -23,13 +24,7 @@ def record(value: str) -> OutRecord:
 
 
 def read(event_log: EventLog, count: int) -> list[InRecord]:
-    consumer = event_log.consumer("reader", [TOPIC.name])
-    found: list[InRecord] = []
-    deadline = time.monotonic() + 20
-    while len(found) < count and time.monotonic() < deadline:
-        found += consumer.poll(0.5)
-    consumer.close()
-    return found
+    return read_records(event_log, TOPIC.name, count)
 
 
 def values(found: list[InRecord]) -> list[str]:
@@ -59,10 +54,9 @@ def test_appended_records_arrive_in_order_and_at_once(
     start(WalSender(wal, event_log).run)
     wal.append(pack(record("warm")))
     consumer = event_log.consumer("soon", [TOPIC.name])
-    while not consumer.poll(1):
-        pass
+    eventually(lambda: consumer.poll(0.2), "the first record")
     wal.append(pack(record("a")))
-    assert values(consumer.poll(30)) == ["a"]
+    assert values(eventually(lambda: consumer.poll(0.2), "the second record")) == ["a"]
     monkeypatch.undo()
     for i in range(2000):
         wal.append(pack(record(str(i))))

@@ -364,7 +364,6 @@ class Service:
         )
         write_address(self.settings.state_dir, self.address)
         self._state = "ready"
-        self._ready.set()
         ready = {
             "event": "ready",
             "service": self.name,
@@ -372,6 +371,7 @@ class Service:
             "metrics": self.address.metrics,
         }
         print(json.dumps({**ready, "http": http}), flush=True)
+        self._ready.set()
 
     def _running(self) -> Address:
         if self.address is None:

