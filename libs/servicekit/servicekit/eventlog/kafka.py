@@ -25,6 +25,7 @@ from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
 
 from servicekit import crash
+from servicekit.eventlog._kafka_clients import opened
 from servicekit.eventlog._kafka_consumer import RECONNECT_MAX_MS, KafkaGroupConsumer, unavailable
 from servicekit.eventlog.base import (
     DEFAULT_SESSION_TIMEOUT_S,
@@ -128,13 +129,18 @@ class KafkaEventLog:
 
     def require(self, topic: str) -> list[int]:
         """Returns the partitions of a topic. Raises UnknownTopic; a client that sends without this check waits for metadata."""
-        if topic not in self._partitions:
+        known = self._partitions.get(topic)
+        if known is None:
             with self._administering() as admin:
                 (found,) = admin.describe_topics([topic])
             if for_code(found["error_code"]) is UnknownTopicOrPartitionError:
                 raise UnknownTopic(topic)
-            self._partitions[topic] = sorted(part["partition_index"] for part in found["partitions"])
-        return self._partitions[topic]
+            known = self._partitions[topic] = sorted(part["partition_index"] for part in found["partitions"])
+        return known
+
+    def forget_partitions(self) -> None:
+        """Makes `require` ask again: after a failure the brokers may be others, without these topics."""
+        self._partitions.clear()
 
     def _offsets(self, topic: str, spec: Any) -> dict[int, int]:
         specs = {KafkaTopicPartition(topic, number): spec for number in self.require(topic)}
@@ -147,7 +153,8 @@ class KafkaEventLog:
         """Yields the admin client to one thread at a time. Replaces it after a failure."""
         with self._lock, translated(self._servers):
             if self._admin is None:
-                self._admin = KafkaAdminClient(
+                self._admin = opened(
+                    KafkaAdminClient,
                     bootstrap_servers=self._servers,
                     request_timeout_ms=_REQUEST_TIMEOUT_MS,
                     bootstrap_timeout_ms=_METADATA_TIMEOUT_MS,
@@ -156,6 +163,7 @@ class KafkaEventLog:
             try:
                 yield self._admin
             except KafkaError:
+                self.forget_partitions()
                 broken, self._admin = self._admin, None
                 broken.close()
                 raise
@@ -185,6 +193,7 @@ class KafkaLogProducer:
                     with crash.step("kafka send"):
                         self._send_wave(wave)
             except KafkaError:
+                self._log.forget_partitions()
                 self._disconnect()  # its state is unknown: the next call starts with a new producer id
                 raise
 
@@ -200,7 +209,8 @@ class KafkaLogProducer:
                 client.close(timeout=5)
 
     def _connect(self) -> Any:
-        return KafkaProducer(
+        return opened(
+            KafkaProducer,
             bootstrap_servers=self._servers,
             enable_idempotence=True,
             acks="all",

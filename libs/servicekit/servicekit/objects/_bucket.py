@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -45,6 +46,8 @@ _LISTING_TIMES = 30
 """A listing makes one request per thousand objects; it may take so many deadlines of a request."""
 _RETRIES = 2
 """Of s3fs, each with the SDK's own attempts. The deadline is for all of them."""
+_SEEN_S = 5.0
+"""A missing object is taken for missing, and not for a missing bucket, for so long after the bucket was seen."""
 _SWEEP_NAMES = 200
 _SWEEP_S = 60.0
 _CLOCKS_DIFFER_S = 30.0
@@ -73,6 +76,7 @@ class Bucket:
         self._request_s = STORE_S
         self._heartbeat = Heartbeat("object store")
         self._fresh = fresh
+        self._seen_at = -_SEEN_S
         self._s3 = url.startswith(("s3://", "s3a://"))
         try:
             filesystem, root = fsspec.core.url_to_fs(url, **(_S3_OPTIONS if self._s3 else {}))
@@ -234,7 +238,7 @@ class Bucket:
         """Makes one request, so that wrong settings are reported at the start and not at the first object."""
         bucket, _, prefix = self._root.partition("/")
         try:
-            self._files.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1, **self._limit())
+            self._list_one(bucket, prefix)
         except FileNotFoundError:
             raise StartupError(f"object store {self._url}: there is no bucket {bucket!r}") from None
         except PermissionError as error:
@@ -252,7 +256,10 @@ class Bucket:
         try:
             yield
             self._heartbeat.succeeded()
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if (message := self._missing()) is not None:
+                self._heartbeat.failed(message)
+                raise Unavailable("OBJECT_STORE_UNAVAILABLE", message, retry_after_s=5) from error
             self._heartbeat.succeeded()
             raise
         except PermissionError as error:
@@ -265,6 +272,26 @@ class Bucket:
             message = f"object store {self._url} does not answer: {_line(error)}"
             self._heartbeat.failed(message)
             raise Unavailable("OBJECT_STORE_UNAVAILABLE", message, retry_after_s=5) from error
+
+    def _missing(self) -> str | None:
+        """Returns what is wrong when the bucket itself is missing: another process answers at the store's address.
+
+        For a single object S3 answers the same, whether the object or its bucket is missing.
+        """
+        if not self._s3 or time.monotonic() - self._seen_at < _SEEN_S:
+            return None
+        bucket, _, prefix = self._root.partition("/")
+        try:
+            self._list_one(bucket, prefix)
+        except Exception as error:
+            if not _is_outage(error):
+                raise
+            return f"object store {self._url} has no bucket {bucket!r} any more: {_line(error)}"
+        self._seen_at = time.monotonic()
+        return None
+
+    def _list_one(self, bucket: str, prefix: str) -> None:
+        self._files.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1, **self._limit())
 
     def _key(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -42,9 +42,20 @@ class S3Server:
 
     def new_bucket(self) -> str:
         """Returns the URL of a prefix in a new, empty bucket."""
-        name = f"bucket-{uuid4().hex}"
+        url = f"s3://bucket-{uuid4().hex}/some/prefix"
+        self.create_bucket(url)
+        return url
+
+    def create_bucket(self, url: str) -> None:
+        """Makes the bucket of a URL that `new_bucket` returned, after `forget`."""
+        name = url.split("/")[2]
         urlopen(Request(f"{self.environment['AWS_ENDPOINT_URL']}/{name}", method="PUT")).close()
-        return f"s3://{name}/some/prefix"
+
+    def forget(self) -> None:
+        """Drops all buckets, as a server does that starts again without its data."""
+        urlopen(
+            Request(f"{self.environment['AWS_ENDPOINT_URL']}/moto-api/reset", data=b"", method="POST")
+        ).close()
 
     def stop(self) -> None:
         """Kills the server: clients then cannot connect."""

@@ -13,8 +13,8 @@ from functools import partial
 from tenacity import RetryError
 
 from servicekit.delivery import metrics as delivery_metrics
-from servicekit.eventlog import topics
 from servicekit.eventlog.base import MAX_RECORD_BYTES, EventLog, OutRecord, Producer, check_sizes
+from servicekit.eventlog.existing_topics import ExistingTopics
 from servicekit.heartbeats import Heartbeat
 from servicekit.retries import until_stopped
 from servicekit.telemetry.spans import sending
@@ -54,7 +54,7 @@ class WalSender:
     def __init__(self, wal: Wal, event_log: EventLog) -> None:
         self._wal = wal
         self._event_log = event_log
-        self._known_topics: set[str] = set()
+        self._topics = ExistingTopics(event_log)
 
     def run(self, stop: threading.Event) -> None:
         """Sends until `stop` is set, then the rest for at most a few seconds. Never raises: it retries."""
@@ -89,8 +89,10 @@ class WalSender:
         payloads, after = self._wal.read(position)
         if payloads:
             records = self._unpack(payloads)
-            self._ensure_topics({record.topic for record in records})
-            with sending(self._event_log.system, records):
+            with (
+                self._topics.ensured({record.topic for record in records}),
+                sending(self._event_log.system, records),
+            ):
                 producer.send(records)
             delivery_metrics.WAL_SENT.inc(len(records))
             # After a kill before the next line these are sent again, with the same ce_id: at least once.
@@ -111,11 +113,6 @@ class WalSender:
             else:
                 records.append(record)
         return records
-
-    def _ensure_topics(self, names: set[str]) -> None:
-        if new := names - self._known_topics:
-            self._event_log.ensure_topics([topics.BY_NAME[name] for name in new if name in topics.BY_NAME])
-            self._known_topics |= new
 
 
 def _failed(heartbeat: Heartbeat, error: Exception, failures: int, again_in_s: float) -> None:
