@@ -19,6 +19,7 @@ from typing import Any
 from openledger_ops.up.plan import supervisor_socket
 from openledger_ops.up.supervise import processes_of as programs_of
 from openledger_testing.leftover_processes import processes_of
+from servicekit.testing.waiting import eventually
 
 LIMIT_S = 900.0
 """Longest run, on a machine that does other things; alone it takes two minutes."""
@@ -147,11 +148,14 @@ def interrupt(process: subprocess.Popen[str]) -> None:
 
 
 def kill(state_dir: Path, program: str) -> None:
-    """kill -9 of one program of a running platform."""
-    pid = next(
-        int(each["pid"]) for each in programs_of(supervisor_socket(state_dir)) if each["name"] == program
-    )
-    os.kill(pid, signal.SIGKILL)
+    """kill -9 of one program of a running platform, once it runs: while it is restarted, supervisord says that its pid is 0."""
+
+    def pid() -> int:
+        return sum(
+            each["pid"] for each in programs_of(supervisor_socket(state_dir)) if each["name"] == program
+        )
+
+    os.kill(eventually(pid, f"the process of {program}"), signal.SIGKILL)
 
 
 def copy_stopped(out: Path, to: Path) -> Path:
