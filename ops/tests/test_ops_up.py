@@ -222,3 +222,11 @@ def test_the_base_model_of_a_state_folder_stays(tmp_path: Path) -> None:
     plan.base_marker.write_text("sha256:" + "0" * 64)
     assert base_model("", tmp_path) == "tiny"
     assert base_model("smollm2-135m-instruct", tmp_path) == "smollm2-135m-instruct"
+
+
+def test_what_the_operator_sets_for_one_service_wins_except_for_its_ports(tmp_path: Path) -> None:
+    given = {"OPENLEDGER_CHAIN_RELAY_RPC_URL": "https://node.example", "OPENLEDGER_DATANET_GRPC_PORT": "1"}
+    plan = make_plan(tmp_path, **given)
+    environments = {program.name: program.environment for program in plan.programs()}
+    assert environments[services.CHAIN_RELAY.name]["OPENLEDGER_CHAIN_RELAY_RPC_URL"] == "https://node.example"
+    assert environments["datanet"]["OPENLEDGER_DATANET_GRPC_PORT"] == str(plan.ports.grpc["datanet"])

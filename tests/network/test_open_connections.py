@@ -14,8 +14,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from servicekit.address import Address
 from servicekit.errors import DomainError
-from servicekit.server import Service
+from servicekit.server import Service, operations
 from servicekit.server.connections import BoundedProtocol
 from servicekit.server.http_routes import get
 from servicekit.settings import ServiceSettings
@@ -46,7 +47,7 @@ async def hello(request: Request) -> Response:
 
 
 @pytest.fixture
-def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+def addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Address]:
     monkeypatch.setattr(BoundedProtocol, "header_s", HEADER_S)
     settings = Settings(
         state_dir=tmp_path,
@@ -58,9 +59,19 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[s
     service.add_http([get("/", hello, public=True)], Errors(), 0)
     with running(service):
         assert service.address is not None
-        assert service.address.http is not None
-        host, port = service.address.http.rsplit(":", 1)
-        yield host, int(port)
+        yield service.address
+
+
+@pytest.fixture
+def address(addresses: Address) -> tuple[str, int]:
+    """Of the HTTP API."""
+    assert addresses.http is not None
+    return host_and_port(addresses.http)
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    host, port = address.rsplit(":", 1)
+    return host, int(port)
 
 
 def opened(address: tuple[str, int], source: str, sends: bytes = b"") -> socket.socket:
@@ -121,6 +132,28 @@ def test_one_address_cannot_take_the_connections_of_others(
         with opened(address, "127.0.0.2", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n") as connection:
             try:
                 return connection.recv(100).startswith(b"HTTP/1.1 200")
+            except ConnectionResetError:  # the server has not seen the end of the others yet
+                return False
+
+    eventually(admitted, "a connection from the same address")
+
+
+def test_one_address_cannot_keep_others_from_metrics_and_readiness(
+    addresses: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "REQUEST_S", 600.0)  # those that are admitted stay
+    metrics = host_and_port(addresses.metrics)
+    held = [opened(metrics, "127.0.0.2") for _ in range(100)]
+    with urllib.request.urlopen(f"http://{addresses.metrics}/healthz", timeout=LONGEST_S) as answer:
+        assert answer.status == 200
+    assert all(map(closed, held[32:]))
+    for connection in held:
+        connection.close()
+
+    def admitted() -> bool:
+        with opened(metrics, "127.0.0.2", b"GET /healthz HTTP/1.0\r\n\r\n") as connection:
+            try:
+                return connection.recv(100).startswith(b"HTTP/1.0 200")
             except ConnectionResetError:  # the server has not seen the end of the others yet
                 return False
 

@@ -28,6 +28,8 @@ class Platform:
     state_dir: Path
     base_model: str
     event_log: str = ""
+    port_base: int = 0
+    """First of the ports; 0 picks free ones."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Environment of the services."""
     endpoints: dict[str, str] = field(default_factory=dict)
@@ -48,7 +50,7 @@ class Platform:
             "up",
             "--quiet",
             "--port-base",
-            "0",
+            str(self.port_base),
             "--base-model",
             self.base_model,
         ]

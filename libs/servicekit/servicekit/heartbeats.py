@@ -7,7 +7,8 @@ at each scrape, /readyz at each request, and a supervising thread that logs (`se
     with heartbeat.step():
         publish()
 
-A dependency without a loop of its own (signing keys, the object store) uses `failed` and `succeeded` only.
+A dependency without a loop of its own (signing keys, the object store) uses `failed` and `succeeded` only. While it fails, a
+service asks it again by its `recheck`: otherwise it would be named for as long as no caller needs it, however well it is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -74,11 +75,16 @@ class Heartbeat:
     Args:
         name: as in logs and metrics; several instances may share it.
         bound_s: how long a step may take before the loop counts as stuck.
+        recheck: a method that uses the dependency, and thereby calls `failed` or `succeeded`; it may raise what using it raises.
     """
 
-    def __init__(self, name: str, bound_s: float = STEP_BOUND_S) -> None:
+    def __init__(
+        self, name: str, bound_s: float = STEP_BOUND_S, *, recheck: Callable[[], object] | None = None
+    ) -> None:
         self.name = name
         self.bound_s = bound_s
+        # Weak: its owner has this heartbeat, and both are to end when the owner does.
+        self._recheck = None if recheck is None else weakref.WeakMethod(recheck)
         self._began: float | None = None
         self._thread = 0
         self._failing_since: float | None = None
@@ -118,6 +124,13 @@ class Heartbeat:
     def succeeded(self) -> None:
         """Records that it works."""
         self._failing_since = None
+
+    def recheck(self) -> None:
+        """Uses the dependency, if it fails and can be rechecked."""
+        use = self._recheck() if self._recheck is not None and self._failing_since is not None else None
+        if use is not None:
+            with suppress(Unavailable):
+                use()
 
     def close(self) -> None:
         """Ends it: the loop has stopped."""
@@ -159,6 +172,12 @@ def troubles() -> list[Trouble]:
     """Returns what is wrong in this process, the longest first. Waits for nothing."""
     found = (each.trouble() for each in _all())
     return sorted((each for each in found if each is not None), key=lambda each: -each.for_s)
+
+
+def recheck_failing() -> None:
+    """Uses every dependency that fails. Waits for them."""
+    for each in _all():
+        each.recheck()
 
 
 def _all() -> list[Heartbeat]:

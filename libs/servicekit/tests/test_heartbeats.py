@@ -6,11 +6,14 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
 
 from servicekit import heartbeats
+from servicekit.auth import KeySet
+from servicekit.errors import Unavailable
 from servicekit.heartbeats import Heartbeat
 from servicekit.server.loops import repeat
 from servicekit.server.probes import PatientProbe
@@ -95,3 +98,47 @@ def test_a_probe_that_hangs_answers_in_time_and_runs_once() -> None:
     eventually(lambda: runs, "the check")
     release.set()
     assert len(runs) == 1
+
+
+def named(loop: str) -> bool:
+    return any(each.loop == loop for each in heartbeats.troubles())
+
+
+class Dependency:
+    def __init__(self, name: str) -> None:
+        self.works = False
+        self.heartbeat = Heartbeat(name, recheck=self.use)
+
+    def use(self) -> None:
+        if self.works:
+            self.heartbeat.succeeded()
+        else:
+            self.heartbeat.failed("no answer")
+            raise Unavailable("NO_ANSWER", "no answer")
+
+
+def test_a_dependency_that_works_again_is_not_named_although_no_caller_uses_it() -> None:
+    dependency = Dependency("a dependency that callers seldom use")
+    with pytest.raises(Unavailable):
+        dependency.use()
+    heartbeats.recheck_failing()
+    assert named(dependency.heartbeat.name)
+    dependency.works = True
+    heartbeats.recheck_failing()
+    assert not named(dependency.heartbeat.name)
+
+
+def test_a_dependency_that_never_failed_is_not_asked() -> None:
+    dependency = Dependency("a dependency that works")
+    heartbeats.recheck_failing()
+    assert not named(dependency.heartbeat.name)
+
+
+def test_signing_keys_that_could_not_be_read_are_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "jwks.json"
+    keys = KeySet(str(file))
+    with pytest.raises(Unavailable):
+        keys.key("a")
+    file.write_text('{"keys": []}')
+    heartbeats.recheck_failing()
+    assert keys.reading is not None

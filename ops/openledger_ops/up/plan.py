@@ -103,7 +103,10 @@ class Plan:
         if service.http:
             ports["http_port"] = str(self.ports.http[service.name])
         own = SETTINGS[service](self) if service in SETTINGS else {}
-        return {service.variable(name): value for name, value in (ports | own).items()}
+        found = {service.variable(name): value for name, value in own.items()}
+        # What the operator sets wins, except for ports: others find the service there.
+        given = {name: self.environment[name] for name in found if name in self.environment}
+        return found | given | {service.variable(name): value for name, value in ports.items()}
 
     def shared_environment(self) -> dict[str, str]:
         """Returns the environment of every program."""

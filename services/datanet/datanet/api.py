@@ -127,7 +127,7 @@ class DatanetApi(DatanetServiceServicer):
             name,
             accept=accept,
             reason=request.reason,
-            of_contributor=request.subject == pb.DECISION_SUBJECT_CONTRIBUTOR,
+            of_contributor=convert.is_about_contributor(request.subject),
             request=once,
         )
         return convert.record(record)
@@ -140,7 +140,7 @@ class DatanetApi(DatanetServiceServicer):
             current_principal(),
             name,
             request.reason,
-            of_contributor=request.subject == pb.DECISION_SUBJECT_CONTRIBUTOR,
+            of_contributor=convert.is_about_contributor(request.subject),
         )
         return convert.record(record)
 

@@ -157,6 +157,13 @@ def record(value: entities.StoredRecord) -> pb.Record:
     )
 
 
+def is_about_contributor(subject: pb.DecisionSubject.ValueType) -> bool | None:
+    """Returns whether a decision is about the contributor, not about the text; None when the request does not say."""
+    if subject == pb.DECISION_SUBJECT_UNSPECIFIED:
+        return None
+    return subject == pb.DECISION_SUBJECT_CONTRIBUTOR
+
+
 def to_submission(message: pb.ContributeRequest) -> Submission:
     """Returns the record of a stream's message. Cuts content that is too large: a queue must not hold 16 times its limit."""
     return Submission(message.contributor, message.sequence, message.content[: MAX_RECORD_BYTES + 1])

@@ -40,19 +40,21 @@ class Review:
         accept: bool,
         reason: str,
         request: RequestId,
-        of_contributor: bool = False,
+        of_contributor: bool | None = None,
     ) -> StoredRecord:
         """Accepts or rejects a record. Repeating the decision changes nothing, and a late repeat of a request that was
         carried out does not undo later decisions.
 
         A rejection `of_contributor` is about who sent the text: it is final, deletes the text here, and others may send it.
 
-        Raises NotFound, PermissionDenied, InvalidArgument for a rejection without a reason, FailedPrecondition for a
-        record that was withdrawn or that a rule rejected.
+        Raises NotFound, PermissionDenied, InvalidArgument for a rejection without a reason or a subject (`of_contributor`
+        None), FailedPrecondition for a record that was withdrawn or that a rule rejected.
         """
         _check_reason(reason)
         if not accept and not reason:
             raise InvalidArgument("reason", "required", "a rejection needs a reason for the contributor")
+        if not accept:
+            _check_subject(of_contributor)
         state = RecordState.ACCEPTED if accept else RecordState.REJECTED
 
         def change(session: Session) -> StoredRecord:
@@ -89,14 +91,15 @@ class Review:
         return decided
 
     def withdraw(
-        self, principal: Principal, name: RecordName, reason: str, *, of_contributor: bool = False
+        self, principal: Principal, name: RecordName, reason: str, *, of_contributor: bool | None = None
     ) -> StoredRecord:
         """Withdraws a record: the next snapshot does not contain it, and its text is deleted here.
 
         Its contributor gives up the text: others may send it, and only the contributor's own repeat stays withdrawn. After a
         rejection by a person, or a withdrawal by the Datanet's owner or an administrator, no contributor can send it, unless
         that was `of_contributor`: about who sent it. Repeating it changes nothing. Raises NotFound, PermissionDenied,
-        InvalidArgument for a reason that quotes the record, FailedPrecondition for a record that a rule rejected: no
+        InvalidArgument for a reason that quotes the record or a withdrawal by others without a subject (`of_contributor`
+        None), FailedPrecondition for a record that a rule rejected: no
         snapshot contains it.
         """
         _check_reason(reason)
@@ -119,11 +122,14 @@ class Review:
                 message = f"{name} was rejected by the rule {record.rule}: there is nothing to withdraw"
                 raise FailedPrecondition("RECORD_REJECTED", message, subject=str(name), rule=record.rule)
             _check_no_quote(record, reason)
+            is_own = contributor is not None and principal.name == contributor.principal
+            if not is_own:
+                _check_subject(of_contributor)
             if repaired:
                 store.records.repair(session, record.order, digest_from_hex(name.record))
             # A text that a person rejected stays taken: otherwise its contributor's withdrawal would undo that decision.
             rule = ""
-            if contributor is not None and principal.name == contributor.principal:
+            if is_own:
                 rule = WITHDRAWN if record.rule != REVIEW else ""
             elif of_contributor:
                 rule = CONTRIBUTOR
@@ -166,6 +172,12 @@ def _contributor_of(session: Session, record: StoredRecord) -> Contributor | Non
         return store.contributors.get(session, ContributorName.parse(record.contributor))
     except ValueError:
         return None
+
+
+def _check_subject(of_contributor: bool | None) -> None:
+    if of_contributor is None:
+        message = "must be DECISION_SUBJECT_TEXT (no contributor may send it again) or DECISION_SUBJECT_CONTRIBUTOR (others may)"
+        raise InvalidArgument("subject", "required", message)
 
 
 def _check_reason(reason: str) -> None:

@@ -14,6 +14,7 @@ Encode = Callable[..., bytes]
 Refusal = Callable[..., OpenLedgerError]
 
 TEXT = "The group lists the processes of this host and waits."
+ABOUT_TEXT = pb.DECISION_SUBJECT_TEXT
 
 
 @pytest.fixture
@@ -76,11 +77,13 @@ def test_a_late_repeat_of_a_review_does_not_undo_a_newer_one(
     record = net.owner.ListRecords(pb.ListRecordsRequest(parent=net.name)).records[0].name
     accept = pb.ReviewRecordRequest(name=record, decision=pb.RECORD_STATE_ACCEPTED, request_id="accept")
     assert net.owner.ReviewRecord(accept).state == pb.RECORD_STATE_ACCEPTED
-    reject = pb.ReviewRecordRequest(name=record, decision=pb.RECORD_STATE_REJECTED, reason="not ours")
+    reject = pb.ReviewRecordRequest(
+        name=record, decision=pb.RECORD_STATE_REJECTED, reason="not ours", subject=ABOUT_TEXT
+    )
     assert net.owner.ReviewRecord(reject).state == pb.RECORD_STATE_REJECTED
     assert net.owner.ReviewRecord(accept).state == pb.RECORD_STATE_REJECTED
     reused = pb.ReviewRecordRequest(
-        name=record, decision=pb.RECORD_STATE_REJECTED, reason="x", request_id="accept"
+        name=record, decision=pb.RECORD_STATE_REJECTED, reason="x", request_id="accept", subject=ABOUT_TEXT
     )
     assert isinstance(refusal(net.owner.ReviewRecord, reused), AlreadyExists)
 

@@ -32,6 +32,7 @@ Refusal = Callable[..., OpenLedgerError]
 
 ACCEPTED, REJECTED = pb.RECORD_STATE_ACCEPTED, pb.RECORD_STATE_REJECTED
 PENDING, WITHDRAWN = pb.RECORD_STATE_PENDING, pb.RECORD_STATE_WITHDRAWN
+ABOUT_TEXT = pb.DECISION_SUBJECT_TEXT
 
 
 def texts(count: int) -> list[str]:
@@ -270,7 +271,7 @@ def test_a_person_reviews_records_if_the_policy_requires_it(
     without_reason = pb.ReviewRecordRequest(name=names[1], decision=REJECTED)
     assert isinstance(refusal(net.owner.ReviewRecord, without_reason), InvalidArgument)
     rejected = net.owner.ReviewRecord(
-        pb.ReviewRecordRequest(name=names[1], decision=REJECTED, reason="wrong tactic")
+        pb.ReviewRecordRequest(name=names[1], decision=REJECTED, reason="wrong tactic", subject=ABOUT_TEXT)
     )
     assert (rejected.state, rejected.rule, rejected.reason) == (REJECTED, "review", "wrong tactic")
     assert net.contribute(net.bob, [encode(texts(2)[1])])[0].rule == "exact_duplicate"
@@ -326,6 +327,21 @@ def test_whoever_sends_a_text_first_and_withdraws_it_does_not_keep_its_author_ou
     assert (counts[squatter].accepted_count, counts[author].accepted_count) == (0, 1)
 
 
+def test_a_decision_says_whether_it_is_about_the_text_or_its_contributor(
+    net: Any, encode: Encode, refusal: Refusal
+) -> None:
+    """The two differ in who may send the text again, so neither is a default. A contributor's own withdrawal needs none."""
+    name = f"{net.name}/records/{digest_hex(net.contribute(net.alice, [encode(texts(1)[0])])[0].digest)}"
+    for call, request in (
+        (net.owner.ReviewRecord, pb.ReviewRecordRequest(name=name, decision=REJECTED, reason="not true")),
+        (net.owner.WithdrawRecord, pb.WithdrawRecordRequest(name=name)),
+    ):
+        refused = refusal(call, request)
+        assert isinstance(refused, InvalidArgument)
+        assert [each.field for each in refused.violations] == ["subject"]
+    assert net.client("alice").WithdrawRecord(pb.WithdrawRecordRequest(name=name)).state == WITHDRAWN
+
+
 @pytest.mark.parametrize("decision", ["rejected", "withdrawn"])
 def test_a_decision_about_the_contributor_leaves_the_text_to_its_author(
     net: Any, encode: Encode, refusal: Refusal, decision: str
@@ -358,7 +374,8 @@ def test_a_reason_for_a_withdrawal_must_not_quote_the_record(
     text = texts(1)[0]
     name = f"{net.name}/records/{digest_hex(net.contribute(net.alice, [encode(text)])[0].digest)}"
     refused = refusal(
-        net.owner.WithdrawRecord, pb.WithdrawRecordRequest(name=name, reason=f"It says: {text}")
+        net.owner.WithdrawRecord,
+        pb.WithdrawRecordRequest(name=name, reason=f"It says: {text}", subject=ABOUT_TEXT),
     )
     assert isinstance(refused, InvalidArgument)
     assert [each.field for each in refused.violations] == ["reason"]
@@ -398,7 +415,7 @@ def test_a_description_with_controls_is_refused(net: Any, refusal: Refusal, valu
 def test_what_the_owner_withdraws_no_contributor_sends_again(net: Any, encode: Encode) -> None:
     text = encode(texts(1)[0])
     name = f"{net.name}/records/{digest_hex(net.contribute(net.alice, [text])[0].digest)}"
-    assert net.owner.WithdrawRecord(pb.WithdrawRecordRequest(name=name)).rule == ""
+    assert net.owner.WithdrawRecord(pb.WithdrawRecordRequest(name=name, subject=ABOUT_TEXT)).rule == ""
     assert net.contribute(net.bob, [text])[0].rule == "exact_duplicate"
     assert net.contribute(net.alice, [text])[0].state == WITHDRAWN
 
@@ -406,7 +423,9 @@ def test_what_the_owner_withdraws_no_contributor_sends_again(net: Any, encode: E
 def test_a_withdrawal_does_not_undo_a_persons_rejection(net: Any, encode: Encode) -> None:
     text = encode(texts(1)[0])
     name = f"{net.name}/records/{digest_hex(net.contribute(net.alice, [text])[0].digest)}"
-    net.owner.ReviewRecord(pb.ReviewRecordRequest(name=name, decision=REJECTED, reason="not true"))
+    net.owner.ReviewRecord(
+        pb.ReviewRecordRequest(name=name, decision=REJECTED, reason="not true", subject=ABOUT_TEXT)
+    )
     assert net.client("alice").WithdrawRecord(pb.WithdrawRecordRequest(name=name)).state == WITHDRAWN
     assert net.contribute(net.bob, [text])[0].rule == "exact_duplicate"
 
@@ -460,7 +479,7 @@ def test_every_change_is_published_as_an_event(net: Any, encode: Encode) -> None
     answers = net.contribute(net.alice, [encode(texts(1)[0]), b"no record"])
     name = f"{net.name}/records/{digest_hex(answers[0].digest)}"
     sealed = net.seal()
-    net.owner.WithdrawRecord(pb.WithdrawRecordRequest(name=name))
+    net.owner.WithdrawRecord(pb.WithdrawRecordRequest(name=name, subject=ABOUT_TEXT))
     published = _events(net, "datanet.contribution.v1", events_pb2.ContributionRecorded, 3)
     assert [(each.state, each.rule) for each in published] == [
         (ACCEPTED, ""),

@@ -65,5 +65,7 @@ def test_a_damaged_record_is_named_and_can_be_left_out(
         more = net.contribute(net.alice, [encode("The actor stole browser cookies at night.")])
         assert more[0].rule == ""
 
-        net.owner.WithdrawRecord(pb.WithdrawRecordRequest(name=name, reason="damaged"))
+        net.owner.WithdrawRecord(
+            pb.WithdrawRecordRequest(name=name, reason="damaged", subject=pb.DECISION_SUBJECT_TEXT)
+        )
         assert net.seal().record_count == 3

@@ -55,7 +55,7 @@ class KeySet:
         self._tried_at: float | None = None
         self._reading = threading.Lock()
         self._readings = 0
-        self._heartbeat = Heartbeat("signing keys")
+        self._heartbeat = Heartbeat("signing keys", recheck=self.read_again)
 
     @property
     def reading(self) -> int | None:
@@ -87,6 +87,14 @@ class KeySet:
             raise Unauthenticated(
                 "TOKEN_KEY_UNKNOWN", "the token is signed with a key its issuer does not publish"
             ) from None
+
+    def read_again(self) -> None:
+        """Reads the keys now, unless a caller does."""
+        if self._reading.acquire(blocking=False):
+            try:
+                self._read()
+            finally:
+                self._reading.release()
 
     def _age_s(self) -> float:
         read_at = self._read_at

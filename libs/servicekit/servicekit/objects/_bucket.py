@@ -74,7 +74,7 @@ class Bucket:
     def __init__(self, url: str, fresh: timedelta = FRESH) -> None:
         self._url = url
         self._request_s = STORE_S
-        self._heartbeat = Heartbeat("object store")
+        self._heartbeat = Heartbeat("object store", recheck=self.recheck)
         self._fresh = fresh
         self._seen_at = -_SEEN_S
         self._s3 = url.startswith(("s3://", "s3a://"))
@@ -155,6 +155,18 @@ class Bucket:
                 self.remove(entry.name)
                 found += 1
         return found + (self._abort_uploads(than) if self._s3 else 0)
+
+    def recheck(self) -> None:
+        """Makes one request. Raises Unavailable."""
+        with self._reaching():
+            if self._s3:
+                self._seen_at = (
+                    -_SEEN_S
+                )  # a missing bucket is no missing object, however recently it was seen
+                bucket, _, prefix = self._root.partition("/")
+                self._list_one(bucket, prefix)
+            else:
+                self._files.exists(self._root)
 
     @contextmanager
     def reaching(self) -> Iterator[None]:

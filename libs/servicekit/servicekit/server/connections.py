@@ -10,7 +10,6 @@ import asyncio
 import logging
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,47 +17,14 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-logger = logging.getLogger(__name__)
+from servicekit.server.connection_count import REFUSALS_LOGGED_EVERY_S, Connections
 
 HEADER_S = 10.0
 """From the opening of a connection, or the first byte of a further request, to the end of the request's headers."""
 BODY_S = 60.0
 """From there to the end of its body."""
-_LOG_EVERY_S = 30.0
 _REFUSALS_AT_ONCE = 200
 """Then the event loop has its turn."""
-
-
-class Connections:
-    """Counts the connections of one server."""
-
-    def __init__(self, most: int, most_per_address: int) -> None:
-        self._most = most
-        self._most_per_address = most_per_address
-        self._open: Counter[str] = Counter()
-        self._refused = 0
-        self._logged_at = float("-inf")
-
-    def admit(self, address: str) -> bool:
-        """Counts a connection; False when there are too many. Then it is logged, at most every half minute."""
-        if self._open.total() < self._most and self._open[address] < self._most_per_address:
-            self._open[address] += 1
-            return True
-        self._refused += 1
-        now = time.monotonic()
-        if now - self._logged_at > _LOG_EVERY_S:
-            self._logged_at = now
-            logger.warning(
-                "too many connections: %d refused so far, %d open, %d of them from %s",
-                self._refused, self._open.total(), self._open[address], address,
-            )  # fmt: skip
-        return False
-
-    def left(self, address: str) -> None:
-        """Counts the end of an admitted connection."""
-        self._open[address] -= 1
-        if self._open[address] <= 0:
-            del self._open[address]
 
 
 class BoundedListener(socket.socket):
@@ -129,7 +95,7 @@ class BoundedProtocol(H11Protocol):
             self._timer = self.loop.call_later(limit_s, self.transport.close)
 
 
-def repeated_lines(every_s: float = _LOG_EVERY_S) -> Callable[[logging.LogRecord], bool]:
+def repeated_lines(every_s: float = REFUSALS_LOGGED_EVERY_S) -> Callable[[logging.LogRecord], bool]:
     """Returns a filter that lets each text pass once in a while: clients without a token cause these lines."""
     last: dict[str, float] = {}
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from servicekit.errors import StartupError
+from servicekit.server.connection_count import Connections
 from servicekit.server.steps.body import MAX_HEADER_BYTES
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class HttpServer:
 
 
 def _listener(family: int, most: int, most_per_address: int) -> socket.socket:
-    from servicekit.server.connections import BoundedListener, Connections
+    from servicekit.server.connections import BoundedListener
 
     made = BoundedListener(family, socket.SOCK_STREAM)
     made.connections = Connections(most, most_per_address)

@@ -17,8 +17,10 @@ from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from servicekit.errors import StartupError
+from servicekit.server.connection_count import Connections
 
 _MOST_CONNECTIONS = 64
+_MOST_PER_ADDRESS = 32
 
 REQUEST_S = 10.0
 """From the opening of a connection to the end of its request, and again for the answer."""
@@ -121,21 +123,32 @@ class _BoundedReader(io.RawIOBase):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = (
+        256  # with the library's 5, a burst of connections would make others wait for seconds
+    )
 
     def __init__(self, *arguments: Any) -> None:
-        self._open = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+        self._connections = Connections(_MOST_CONNECTIONS, _MOST_PER_ADDRESS)
         super().__init__(*arguments)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Refuses a connection when too many are open: each has a thread."""
-        return self._open.acquire(blocking=False)
+        """Refuses a connection when too many are open, in all or from its address: each has a thread."""
+        return self._connections.admit(str(client_address[0]))
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Starts the thread of an admitted connection."""
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # there is no thread that would count its end
+            self._connections.left(str(client_address[0]))
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serves one connection, in its thread."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._open.release()
+            self._connections.left(str(client_address[0]))
 
     def server_bind(self) -> None:
         """Binds like the base class, but without a reverse DNS lookup, which may block."""

@@ -32,7 +32,7 @@ from servicekit.delivery.subscriptions import EventHandler, EventsHandler, M, Su
 from servicekit.errors import StartupError
 from servicekit.eventlog.base import EventLog, Topic
 from servicekit.eventlog.factory import open_event_log
-from servicekit.heartbeats import troubles
+from servicekit.heartbeats import recheck_failing, troubles
 from servicekit.objects import ObjectStore
 from servicekit.objects.references import PUBLISH_EVERY_S, ReferencePublisher, References
 from servicekit.server.certificates import Certificates
@@ -64,6 +64,7 @@ logger = logging.getLogger(__name__)
 # Handlers wait in threads for databases and disks more than they compute.
 _HANDLER_THREADS = 32
 _CONSUMER_WORKERS = 4
+_RECHECK_EVERY_S = 5.0
 _PRUNE_EVERY_S = 3600.0
 
 
@@ -135,6 +136,7 @@ class Service:
         )
         self._threads = Threads(self._fail)
         self._threads.add("supervision", Supervision().run)
+        self._threads.add("dependencies", repeat(recheck_failing, _RECHECK_EVERY_S, name="dependencies"))
         if self._engine is not None:
             erasure = Erasure(self._engine)
             self.add_thread("erasure", repeat(erasure.step, ERASE_EVERY_S, name="erasure", once_more=True))

@@ -31,6 +31,7 @@ from openledger_ops.reconcile.reconciliation import Sources, reconcile
 from openledger_ops.up.plan import supervisor_socket
 from openledger_ops.up.supervise import processes_of
 from openledger_testing.faults.load import PACE_S, Load
+from openledger_testing.faults.peers import Peers
 from openledger_testing.kafka_broker import KafkaBroker
 from openledger_testing.postgresql import Postgresql
 from servicekit.auth.development_token import DevelopmentToken
@@ -62,6 +63,9 @@ class Rig:
     servers: bool
     pace_s: float = PACE_S
     """Of the load's callers, between two calls."""
+    proxied: bool = False
+    """With every process that services call behind a network that can fail."""
+    peers: Peers | None = None
     kafka: KafkaBroker | None = None
     postgresql: Postgresql | None = None
     has_disks: bool = False
@@ -79,17 +83,29 @@ class Rig:
                 "OPENLEDGER_CHAIN_RELAY_PLATFORM_ADDRESS": _PLATFORM_ADDRESS,
                 **{service.variable("grace_s"): str(GRACE_S) for service in ALL},
             }
-            if self.servers:
+            if self.proxied:
+                self.peers = Peers(stack, self.folder, state)
+                self.kafka, self.postgresql = self.peers.kafka, self.peers.postgresql
+                settings |= self.peers.settings
+            elif self.servers:
                 self.kafka = stack.enter_context(KafkaBroker(self.folder / "kafka"))
                 self.postgresql = stack.enter_context(Postgresql())
                 settings |= self.postgresql.urls()
             event_log = (
                 f"kafka://{self.kafka.address}" if self.kafka else f"embedded:{state}/event-log/events.db"
             )
+            if self.peers is not None:
+                event_log = self.peers.event_log
             disks = [stack.enter_context(_disk(state / part)) for part in OWN_DISKS]
             self.has_disks = all(disks)
             self.platform = stack.enter_context(
-                Platform(state_dir=state, base_model="tiny", event_log=event_log, settings=settings)
+                Platform(
+                    state_dir=state,
+                    base_model="tiny",
+                    event_log=event_log,
+                    port_base=0 if self.peers is None else self.peers.port_base,
+                    settings=settings,
+                )
             )
             token = DevelopmentToken(state, "auditor", ("auditor",))
             auditor = Client(Addresses(state_dir=state), token=token)
@@ -181,8 +197,8 @@ class Rig:
             inference = self.load.answer(probe, "Is anybody there?", 2)
             return True
 
-        self.wait(lambda: _tried(answered), "an answer")
-        self.wait(lambda: _tried(lambda: _on_chain(auditor, inference)), f"{inference} on the chain")
+        self.wait(lambda: tried(answered), "an answer")
+        self.wait(lambda: tried(lambda: _on_chain(auditor, inference)), f"{inference} on the chain")
         self.wait(lambda: len(self.load.promises.records) > records, "a record acknowledged")
         probe.close()
         auditor.close()
@@ -196,7 +212,7 @@ class Rig:
         """Ends the load, seals what was contributed, waits until nothing is waiting, and counts."""
         self.load.stop()
         owner = self.connect("olga", ("curator",))
-        self.wait(lambda: _tried(lambda: bool(self.load.seal(owner, "the-last"))), "the last snapshot")
+        self.wait(lambda: tried(lambda: bool(self.load.seal(owner, "the-last"))), "the last snapshot")
         owner.close()
         books: list[Book] = []
 
@@ -219,7 +235,7 @@ class Rig:
             time.sleep(_POLL_S)
 
 
-def _tried(call: Callable[[], bool]) -> bool:
+def tried(call: Callable[[], bool]) -> bool:
     """Returns the condition, or False while a service is down or lacks an event."""
     try:
         return call()

@@ -110,7 +110,7 @@ class _DecisionSubject:
 class _DecisionSubjectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DecisionSubject.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DECISION_SUBJECT_UNSPECIFIED: _DecisionSubject.ValueType  # 0
-    """Same as DECISION_SUBJECT_TEXT."""
+    """Refused where the subject has an effect: the two differ in who may send the text again."""
     DECISION_SUBJECT_TEXT: _DecisionSubject.ValueType  # 1
     """The text: no contributor can send it again."""
     DECISION_SUBJECT_CONTRIBUTOR: _DecisionSubject.ValueType  # 2
@@ -120,7 +120,7 @@ class DecisionSubject(_DecisionSubject, metaclass=_DecisionSubjectEnumTypeWrappe
     """What a person's rejection or withdrawal is about."""
 
 DECISION_SUBJECT_UNSPECIFIED: DecisionSubject.ValueType  # 0
-"""Same as DECISION_SUBJECT_TEXT."""
+"""Refused where the subject has an effect: the two differ in who may send the text again."""
 DECISION_SUBJECT_TEXT: DecisionSubject.ValueType  # 1
 """The text: no contributor can send it again."""
 DECISION_SUBJECT_CONTRIBUTOR: DecisionSubject.ValueType  # 2
@@ -801,7 +801,7 @@ class ReviewRecordRequest(_message.Message):
     request_id: _builtins.str
     """Makes retries safe: a late repeat does not undo later decisions."""
     subject: Global___DecisionSubject.ValueType
-    """What a rejection is about; of no effect on an acceptance."""
+    """What a rejection is about, required there; of no effect on an acceptance."""
     def __init__(
         self,
         *,
@@ -833,7 +833,7 @@ class WithdrawRecordRequest(_message.Message):
     reason: _builtins.str
     """The reason. It stays, so it must not quote the record."""
     subject: Global___DecisionSubject.ValueType
-    """What a withdrawal by the Datanet's owner or an administrator is about. Of no effect on a contributor's own: others may send the text."""
+    """What a withdrawal by the Datanet's owner or an administrator is about, required there. Of no effect on a contributor's own: others may send the text."""
     def __init__(
         self,
         *,
