@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -78,7 +78,7 @@ class InvalidArgument(OpenLedgerError):
     code = grpc.StatusCode.INVALID_ARGUMENT
 
     @classmethod
-    def of(cls, field: str, rule: str, message: str, value: object = None) -> InvalidArgument:
+    def of(cls, field: str, rule: str, message: str, value: object = None) -> Self:
         """Returns the error of one wrong field."""
         shown = None if value is None else str(value)[:200]
         metadata = {"field": field, "rule": rule} | ({} if shown is None else {"value": shown})

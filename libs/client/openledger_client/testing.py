@@ -55,6 +55,10 @@ class Script:
     """After how many responses each stream is cut; then streams are whole."""
     stored: list[bytes] = field(default_factory=list)
     """Records, in the order in which they were stored."""
+    datanet: pb.Datanet = field(default_factory=pb.Datanet)
+    """What GetDatanet answers; the name is filled in."""
+    judge: Callable[[bytes], str] = lambda content: ""
+    """Returns the rule that rejects a record, or "". A rejected record is stored too, as in the service."""
     sent: bytes = OBJECT
     """The bytes of every download."""
     sealing: list[pb.SealOperation] = field(default_factory=list)
@@ -88,7 +92,9 @@ class Datanets(datanet_pb2_grpc.DatanetServiceServicer):
 
     def GetDatanet(self, request: Any, context: Any) -> pb.Datanet:
         self._script.arrived(request, context)
-        return pb.Datanet(name=request.name)
+        found = pb.Datanet(name=request.name)
+        found.MergeFrom(self._script.datanet)
+        return found
 
     def CreateDatanet(self, request: Any, context: Any) -> pb.Datanet:
         self._script.arrived(request, context)
@@ -160,12 +166,24 @@ class Datanets(datanet_pb2_grpc.DatanetServiceServicer):
         """Stores before it acknowledges; a cut stream stores one record whose acknowledgement is lost."""
         cut = self._script.cut()
         for number, request in enumerate(requests):
+            rule = self._script.judge(request.content)
             known = request.content in self._script.stored
             if not known:
                 self._script.stored.append(request.content)
             if number == cut:
                 unavailable(context)
-            yield pb.ContributeResponse(sequence=request.sequence, already_present=known)
+            yield answer(request, rule, already_present=known)
+
+
+def answer(request: pb.ContributeRequest, rule: str, *, already_present: bool) -> pb.ContributeResponse:
+    """Returns the result of a record, as the service forms it; `rule` rejects the record unless it is ""."""
+    response = pb.ContributeResponse(
+        sequence=request.sequence, already_present=already_present, rule=rule, state=pb.RECORD_STATE_ACCEPTED
+    )
+    if rule:
+        response.state = pb.RECORD_STATE_REJECTED
+        response.status.code, response.status.message = 3, f"the record breaks {rule}"
+    return response
 
 
 class Batches(settlement_pb2_grpc.SettlementServiceServicer):

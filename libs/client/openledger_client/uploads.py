@@ -23,6 +23,7 @@ def contribute(
     records: Iterable[bytes],
     *,
     window: int = 256,
+    window_bytes: int = 16 << 20,
     patience: Patience | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[pb.ContributeResponse]:
@@ -37,6 +38,7 @@ def contribute(
         contributor: `datanets/{datanet}/contributors/{contributor}`.
         records: UTF-8 JSON objects. They are read as the service accepts them, in another thread.
         window: most records that wait for their acknowledgement.
+        window_bytes: most bytes that wait, apart from one record more: the memory that long records take.
         patience: how long the service may stay unreachable.
         sleep: waits between attempts.
 
@@ -46,7 +48,7 @@ def contribute(
         Exception: whatever `records` raises.
     """
     resumption = Resumption(patience or Patience())
-    outgoing = _Outgoing(contributor, records, window)
+    outgoing = _Outgoing(contributor, records, window=window, window_bytes=window_bytes)
     while True:
         stream = stub.Contribute(outgoing.stream())
         try:
@@ -73,12 +75,14 @@ class _Outgoing:
     has a number, and only the newest reads.
     """
 
-    def __init__(self, contributor: str, records: Iterable[bytes], window: int) -> None:
+    def __init__(self, contributor: str, records: Iterable[bytes], *, window: int, window_bytes: int) -> None:
         self._contributor = contributor
         self._records: Iterator[object] = iter(
             records
         )  # callers without a type checker may give others than bytes
         self._window = window
+        self._window_bytes = window_bytes
+        self._waiting_bytes = 0
         self._waiting: deque[pb.ContributeRequest] = deque()
         self._acknowledged = 0
         self._number = 0
@@ -110,7 +114,7 @@ class _Outgoing:
                     f"the service acknowledges record {response.sequence}, expected {expected or 'none'}",
                     reason="WRONG_ACKNOWLEDGEMENT",
                 )
-            self._waiting.popleft()
+            self._waiting_bytes -= len(self._waiting.popleft().content)
             self._acknowledged += 1
             self._changed.notify_all()
 
@@ -139,9 +143,15 @@ class _Outgoing:
         """Waits for space in the window; returns whether this stream is still the newest."""
         with self._changed:
             self._changed.wait_for(  # waits: its stream has a deadline, and its end wakes this
-                lambda: number != self._number or position < self._acknowledged + self._window
+                lambda: number != self._number or self._has_capacity(position)
             )
             return number == self._number
+
+    def _has_capacity(self, position: int) -> bool:
+        """Returns whether a record may be sent; one that was read before always may."""
+        if position < self._acknowledged + len(self._waiting):
+            return True
+        return position < self._acknowledged + self._window and self._waiting_bytes < self._window_bytes
 
     def _known(self, position: int) -> pb.ContributeRequest | None:
         """Returns a record that was read before; None for the next one."""
@@ -173,6 +183,7 @@ class _Outgoing:
             )
             with self._changed:
                 self._waiting.append(request)
+                self._waiting_bytes += len(content)
             return True
 
 

@@ -27,7 +27,10 @@ def test_the_examples_run(
     for service in ALL:
         monkeypatch.setenv(service.variable("address"), addresses.given[service.name])
     known: dict[str, Any] = {"folder": tmp_path}
-    assert len(EXAMPLES) == 11
+    assert len(EXAMPLES) == 12
+    schema = script.datanet.schema
+    schema.fields.add(name="text", required=True)
+    schema.fields.add(name="tactic", allowed_values=["discovery"])
     for number, example in enumerate(EXAMPLES):
         if "trainer.example" not in example:  # addresses and certificates of the reader's own
             known |= {"client": client}
@@ -36,5 +39,9 @@ def test_the_examples_run(
     assert "BATCH_STATE_FINAL" in printed
     assert printed.count("datanets/d") == 8
     assert "datanets/threat-intel/snapshots/1\n" in printed
-    assert script.stored == [b'{"text": "Emotet runs cmd.exe.", "tactic": "execution"}']
+    assert script.stored == [
+        b'{"text": "Emotet runs cmd.exe.", "tactic": "execution"}',
+        b'{"text":"Qakbot lists the running processes.","tactic":"discovery"}',
+    ]
+    assert "3 tactic label_not_allowed not an allowed value; allowed are 'discovery'\n" in printed
     assert (tmp_path / "records.jsonl").read_bytes() == OBJECT

@@ -112,6 +112,21 @@ def test_a_source_may_wait_for_acknowledgements(client: Client) -> None:
     assert [answer.sequence for answer in answers] == [2]
 
 
+def test_records_that_wait_for_acknowledgement_have_a_bound_in_bytes(client: Client) -> None:
+    read = acknowledged = most = 0
+
+    def records() -> Iterator[bytes]:
+        nonlocal read, most
+        for read in range(1, 51):
+            most = max(most, read - acknowledged)
+            yield b"%099d " % read
+
+    for answer in contribute(client.datanet, CONTRIBUTOR, records(), window_bytes=250):
+        acknowledged = answer.sequence
+    assert acknowledged == 50
+    assert most <= 4  # three wait, and the acknowledgement of one is not seen here yet
+
+
 def test_a_record_that_is_not_bytes_is_named(client: Client, script: Script) -> None:
     records: list[Any] = [b"first", '{"text": "second"}']
     answers = contribute(client.datanet, CONTRIBUTOR, records)
