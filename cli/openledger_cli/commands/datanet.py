@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from openledger_cli import lists
+from openledger_cli.commands import datanet_import
 from openledger_cli.console import say
 from openledger_cli.context import session
 from openledger_cli.deferred import Deferred
@@ -42,6 +43,8 @@ else:
 app = group("Contributed, reviewed, sealed data.")
 contributors = group("Who contributes.")
 app.add_typer(contributors, name="contributor")
+app.command("import")(datanet_import.import_file)
+app.command("suggest")(datanet_import.suggest)
 operations = group("Sealings: what runs, waits, succeeded and failed.")
 app.add_typer(operations, name="operation")
 Parent = Annotated[str, typer.Argument(metavar="DATANET", help="datanets/threat-intel or threat-intel")]
