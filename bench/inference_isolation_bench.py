@@ -47,8 +47,9 @@ from openledger.settlement.v1.settlement_pb2_grpc import SettlementServiceStub
 from blocks import in_turn, ratio
 from openledger_client.channels import channel, sync_channel
 from openledger_testing.anvil import anvil_binary
-from openledger_testing.kafka_broker import KafkaBroker, fetch_jars, free_ports
+from openledger_testing.kafka_broker import KafkaBroker, fetch_jars
 from servicekit.auth import DevelopmentIssuer
+from servicekit.testing.ports import claimed_port
 
 PROMISE = 0.95
 _PATIENCE_S = 300.0
@@ -73,7 +74,7 @@ class Service:
     ) -> None:
         """`cores` None are those of this process."""
         self._cores = cores
-        self.port = free_ports(1)[0]
+        self.port = claimed_port()
         self._name = name
         self._environment = {**environment, f"OPENLEDGER_{name.upper()}_GRPC_PORT": str(self.port)}
         self._log = log
@@ -120,7 +121,7 @@ class World:
         self.folder = folder
         self._cores = cores
         self.kafka = KafkaBroker(folder / "kafka")
-        self.chain_port = free_ports(1)[0]
+        self.chain_port = claimed_port()
         environment = {
             **os.environ,
             "OPENLEDGER_STATE_DIR": str(folder / "state"),

@@ -44,7 +44,7 @@ async def outcome(address: str, method: str, body: bytes, token: str) -> str:
     async with grpc.aio.insecure_channel(address, options=OPTIONS) as channel:
         try:
             path = method if method.startswith("/") else SERVICE + method
-            await channel.unary_unary(path)(body, timeout=60, metadata=metadata)
+            await channel.unary_unary(path)(body, timeout=300, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             return error.code().name
     return "OK"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from openledger_cli.chain import Chain
 from openledger_client.errors import Unavailable
+from servicekit.testing.waiting import LONGEST_S
 
 
 @pytest.fixture
@@ -34,11 +34,9 @@ def dripping() -> Iterator[str]:
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         ended.set()
-        thread.join(10)
+        thread.join(LONGEST_S)
 
 
 def test_a_node_that_drips_does_not_keep_a_command(dripping: str) -> None:
-    begun = time.monotonic()
-    with pytest.raises(Unavailable, match="no chain answers"):
+    with pytest.raises(Unavailable, match="no chain answers"):  # what the node sends has no end
         Chain(dripping, timeout_s=0.5)
-    assert time.monotonic() - begun < 30

@@ -26,6 +26,7 @@ from servicekit.errors import DomainError, FailedPrecondition, InvalidArgument, 
 from servicekit.eventlog import EventLog, InRecord, OutRecord, Topic, open_event_log
 from servicekit.eventlog.events import Event, InvalidEvent, from_record, new_event, to_record
 from servicekit.eventlog.topics import DATANET_SNAPSHOT_V1 as TOPIC
+from servicekit.testing.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -58,14 +59,12 @@ class Platform:
         runner = ConsumerRunner(self.log, self.db, group, {TOPIC: {SEALED: handler}})
         thread = threading.Thread(target=runner.run, args=(stop,))
         thread.start()
-        pause = threading.Event()
-        for _ in range(6000):
-            if not sum(self.log.lag(group, TOPIC.name).values()):
-                break
-            pause.wait(0.01)
-        yield
-        stop.set()
-        thread.join()
+        try:
+            eventually(lambda: sum(self.log.lag(group, TOPIC.name).values()) == 0, f"{group} to read all")
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
     def effects(self) -> list[str]:
         with transaction(self.db) as session:

@@ -10,8 +10,6 @@ import signal
 import socket
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +23,7 @@ from openledger_ops.up.plan import Plan, Program, supervisor_socket
 from openledger_ops.up.ports import choose_ports
 from openledger_ops.up.supervise import Supervisor, processes_of
 from servicekit.errors import StartupError
+from servicekit.testing.waiting import LONGEST_S, eventually
 
 
 def make_plan(tmp_path: Path, kind: type[Plan] = Plan, **environment: str) -> Plan:
@@ -171,13 +170,6 @@ class OneProgram(Plan):
         return super().configuration().replace("startretries=5", "startretries=0")
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)  # another process's state: it can only be asked for
-
-
 @pytest.mark.slow
 def test_what_supervisord_gave_up_is_started_again_once_the_platform_was_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -198,14 +190,18 @@ def test_what_supervisord_gave_up_is_started_again_once_the_platform_was_ready(
             return "", 0
         return str(process["statename"]), int(process["pid"])
 
+    def running_pid() -> int:
+        name, pid = state()
+        return pid if name == "RUNNING" else 0
+
     try:
-        assert ready.wait(60)
-        wait_for(lambda: state()[0] == "RUNNING", "it never ran")
+        assert ready.wait(LONGEST_S)
+        pid = eventually(running_pid, "the program to run")
         needed.unlink()
-        os.kill(state()[1], signal.SIGKILL)
-        wait_for(lambda: state()[0] == "FATAL", "supervisord never gave it up")
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: state()[0] == "FATAL", "supervisord to give the program up")
         needed.touch()
-        wait_for(lambda: state()[0] == "RUNNING", "it was not started again")
+        eventually(running_pid, "the program to run again")
     finally:
         stopping.set()
         thread.join()

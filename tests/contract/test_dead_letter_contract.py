@@ -20,10 +20,10 @@ from servicekit.eventlog import EventLog, EventLogUnavailable
 from servicekit.eventlog.base import MAX_RECORD_BYTES
 from servicekit.eventlog.events import Event, InvalidEvent, new_event, to_record
 from servicekit.eventlog.topics import TRAINING_RUN_V1 as TOPIC
+from servicekit.testing.waiting import eventually
 
 CHANGED = events_pb2.TrainingRunChanged.DESCRIPTOR.full_name
 GROUP = "contract-dead-letters"
-_PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -41,11 +41,7 @@ def consuming(log: EventLog, db: Engine, handler: Handler) -> Iterator[None]:
     thread = threading.Thread(target=runner.run, args=(stop,))
     thread.start()
     try:
-        pause = threading.Event()
-        for _ in range(int(_PATIENCE_S / 0.05)):
-            if not _lag(log):
-                break
-            pause.wait(0.05)
+        eventually(lambda: _lag(log) == 0, "the group to read all")
         yield
     finally:
         stop.set()

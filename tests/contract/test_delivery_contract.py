@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,7 @@ from servicekit.delivery.consumer import ConsumerRunner
 from servicekit.delivery.outbox import OutboxPublisher
 from servicekit.eventlog import EventLog, Topic, open_event_log
 from servicekit.eventlog.events import Event, new_event
-
-_PATIENCE_S = 60.0
+from servicekit.testing.waiting import eventually
 
 
 @pytest.fixture
@@ -64,14 +62,6 @@ def running(*runs: Callable[[threading.Event], None]) -> Iterator[None]:
             thread.join()
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "condition did not come true"
-        pause.wait(0.05)
-
-
 def test_committed_changes_take_effect_once_in_order_while_members_come_and_go(
     log: EventLog, log_url: str, new_topic: Callable[..., str], db: Engine
 ) -> None:
@@ -84,9 +74,9 @@ def test_committed_changes_take_effect_once_in_order_while_members_come_and_go(
         write(db, topic, range(100))
         with running(second.run):
             write(db, topic, range(100, 200))
-            wait_for(lambda: len(effects(db)) >= 150)
+            eventually(lambda: len(effects(db)) >= 150)
         write(db, topic, range(200, 250))
-        wait_for(lambda: len(effects(db)) >= 250)
+        eventually(lambda: len(effects(db)) >= 250)
     second_log.close()
     found = effects(db)
     assert sorted(n for _, n in found) == list(range(250))

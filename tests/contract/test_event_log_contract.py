@@ -24,10 +24,11 @@ from servicekit.eventlog import (
     UnknownTopic,
     open_event_log,
 )
+from servicekit.testing.waiting import eventually
 
 NewTopic = Callable[..., str]
 
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 _SESSION_S = 2.0
 
 
@@ -46,10 +47,12 @@ def next_offsets(found: list[InRecord]) -> dict[TopicPartition, int]:
 def read(consumer: Consumer, count: int) -> list[InRecord]:
     """Poll until `count` records have come."""
     found: list[InRecord] = []
-    deadline = time.monotonic() + _PATIENCE_S
-    while len(found) < count:
-        assert time.monotonic() < deadline, f"{len(found)} of {count} records came"
-        found += consumer.poll(0.2)
+
+    def complete() -> bool:
+        found.extend(consumer.poll(0.2))
+        return len(found) >= count
+
+    eventually(complete, f"{count} records")
     return found
 
 
@@ -259,34 +262,27 @@ class TestGroups:
         producer = other.producer()
         producer.send(records(topic, "warm"))
         read(consumer, 1)
-        came: list[float] = []
-
-        def wait() -> None:
-            consumer.poll(10)
-            came.append(time.monotonic())
-
-        waiting = threading.Thread(target=wait)
+        waiting = threading.Thread(target=consumer.poll, args=(10 * _PATIENCE_S,), daemon=True)
         waiting.start()
         producer.send(records(topic, "a"))
-        sent = time.monotonic()
-        waiting.join()
+        waiting.join(_PATIENCE_S)
+        assert not waiting.is_alive()
         other.close()
-        assert came[0] - sent < 8  # the poll would take ten
 
     def test_a_poll_of_nothing_ends_in_time(self, log: EventLog, topic: str) -> None:
         consumer = log.consumer("g", [topic])
         join(consumer, 1)
         started = time.monotonic()
         assert consumer.poll(0.3) == []
-        assert 0.25 < time.monotonic() - started < 15
+        assert 0.25 < time.monotonic() - started < _PATIENCE_S
 
     def test_waiting_costs_hardly_any_processor_time(self, log: EventLog, topic: str) -> None:
         consumer = log.consumer("g", [topic])
         join(consumer, 1)
-        before = time.process_time()
+        before = time.thread_time()
         for _ in range(4):
             assert consumer.poll(0.5) == []
-        assert time.process_time() - before < 0.5  # looking again and again would take two seconds of it
+        assert time.thread_time() - before < 0.5  # one poll after another would take two seconds of it
 
 
 class TestPauseAndSeek:
@@ -339,23 +335,22 @@ class TestRetention:
         early.commit({partition: 0})
         early.close()
         log.producer().send(records(name, "gone", "gone too"))
-        deadline = time.monotonic() + _PATIENCE_S
-        pause = threading.Event()
-        while log.lag("late", name)[0] > log.end_offsets(name)[0] - 2:
-            assert time.monotonic() < deadline, "nothing was dropped"
-            pause.wait(0.1)
-            log.producer().send(
-                records(name, "later")
-            )  # a new one: the embedded log drops at a producer's first send
+
+        def dropped() -> bool:
+            log.producer().send(records(name, "later"))  # the embedded log drops at a producer's first send
+            return log.lag("late", name)[0] <= log.end_offsets(name)[0] - 2
+
+        eventually(dropped, "the end of the first records")
         assert log.lag("early", name)[0] <= log.end_offsets(name)[0] - 2
         producer = log.producer()
         for group in ("early", "late"):
             consumer = log.consumer(group, [name])
-            found: list[InRecord] = []
-            while not found:
-                assert time.monotonic() < deadline + 2 * _PATIENCE_S, f"{group} gets nothing"
+
+            def sent(consumer: Consumer = consumer) -> list[InRecord]:
                 producer.send(records(name, "later"))
-                found = consumer.poll(0.2)
+                return consumer.poll(0.2)
+
+            found = eventually(sent, f"records for {group}")
             assert found[0].offset >= 2
             assert set(values(found)) == {"later"}
             consumer.close()
@@ -425,10 +420,12 @@ class TestRebalance:
         assert not first.assignment() & second.assignment()
         producer_send([OutRecord(name, str(i).encode(), str(i).encode()) for i in range(40)])
         found: list[InRecord] = []
-        while len(found) < 40:
-            part = first.poll(2) + second.poll(2)
-            assert part, f"{len(found)} of 40 records came"
-            found += part
+
+        def complete() -> bool:
+            found.extend(first.poll(0.2) + second.poll(0.2))
+            return len(found) >= 40
+
+        eventually(complete, "40 records")
         assert sorted(map(int, values(found))) == list(range(40))
 
     def test_a_clean_hand_over_repeats_nothing(
@@ -442,14 +439,12 @@ class TestRebalance:
         assert again == []
 
     def test_a_member_that_leaves_is_succeeded_at_once(self, log: EventLog, topic: str) -> None:
-        first = log.consumer("g", [topic], session_timeout_s=60)
+        first = log.consumer("g", [topic], session_timeout_s=10 * _PATIENCE_S)
         join(first, 1)
-        second = log.consumer("g", [topic], session_timeout_s=60)
+        second = log.consumer("g", [topic], session_timeout_s=10 * _PATIENCE_S)
         assert second.poll(0.1) == []
         first.close()
-        started = time.monotonic()
-        join(second, 1)
-        assert time.monotonic() - started < 10  # far from the lease
+        join(second, 1)  # within a tenth of the lease
 
     def test_closing_a_log_leaves_the_group_also_for_a_consumer_that_was_collected(
         self, log: EventLog, log_url: str, topic: str

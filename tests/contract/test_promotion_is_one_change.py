@@ -96,7 +96,7 @@ def reading_all_the_time(read_model: ReadModel, failures: list[DomainError]) -> 
     finally:
         stop.set()
         for thread in threads:
-            thread.join(10)
+            thread.join()
 
 
 def test_no_request_fails_in_200_promotions_under_8_streams(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from servicekit.database import engine, migrate
 from servicekit.delivery.consumer import BatchHandler, ConsumerRunner, Handler
 from servicekit.eventlog import EventLog, InRecord, OutRecord, Topic, open_event_log, topics
 from servicekit.eventlog.events import Event, from_record, to_record
+from servicekit.testing.waiting import eventually
 from servicekit.wal import unpack
 from trainer import events as trainer_events
 
@@ -37,7 +38,6 @@ _RECORDED = Path(__file__).parent / "recorded"
 _FILES = sorted(_RECORDED.glob("*/*.bin"))
 _REGISTRY = Path(__file__).resolve().parents[2] / "proto" / "topics"
 _GENERATED = Path(__file__).resolve().parents[2] / "proto" / "python"
-_PATIENCE_S = 60.0
 _ACCOUNT = "0x5FbDB2315678afecb367f032d93F642f64180aa3"
 _TERMS = Terms(
     Rates(rate_in=10_000, rate_out=20_000, platform_fee=500),
@@ -207,13 +207,15 @@ def _run_until_read(runner: ConsumerRunner, log: EventLog, group: str, listener:
     stop = threading.Event()
     thread = threading.Thread(target=runner.run, args=(stop,))
     thread.start()
-    pause = threading.Event()
-    for _ in range(int(_PATIENCE_S / 0.02)):
-        if not any(sum(log.lag(group, topic.name).values()) for topic in _topics_of(listener)):
-            break
-        pause.wait(0.02)
-    stop.set()
-    thread.join()
+
+    def left() -> int:
+        return sum(sum(log.lag(group, topic.name).values()) for topic in _topics_of(listener))
+
+    try:
+        eventually(lambda: left() == 0, f"{group} to read all")
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _handled(group: str, topic: str) -> float:

@@ -17,6 +17,7 @@ from servicekit.delivery import outbox
 from servicekit.delivery.outbox import OutboxPublisher
 from servicekit.eventlog import EventLogUnavailable, OutRecord, Topic, open_event_log
 from servicekit.eventlog.events import from_record, new_event
+from servicekit.testing.waiting import LONGEST_S, eventually
 
 TOPIC = Topic("area.thing.v1", partitions=2)
 _ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +48,7 @@ def test_a_broker_that_is_not_there_is_said_in_bounded_time() -> None:
         log.producer().send([OutRecord("a.b.v1", b"k", b"v")])
     with pytest.raises(EventLogUnavailable):
         log.consumer("g", ["a.b.v1"]).poll(0.1)
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < LONGEST_S
     log.close()
 
 
@@ -62,23 +63,23 @@ def test_broker_killed_while_the_outbox_is_published_loses_nothing(broker: Kafka
     stop = threading.Event()
     publishing = threading.Thread(target=OutboxPublisher(db, log).run, args=(stop,))
     publishing.start()
-    pause = threading.Event()
-    while sum(log.end_offsets(TOPIC.name).values()) == 0:
-        pause.wait(0.01)
+    eventually(lambda: sum(log.end_offsets(TOPIC.name).values()) > 0, "the first event")
     broker.kill()
     broker.start()
     reading = open_event_log(f"kafka://{broker.address}")
     consumer = reading.consumer("g", [TOPIC.name])
     seen: dict[str, list[int]] = {f"key{k}": [] for k in range(4)}
     ids: set[str] = set()
-    deadline = time.monotonic() + 90
-    while len(ids) < count:
-        assert time.monotonic() < deadline, f"{len(ids)} of {count} events came"
+
+    def complete() -> bool:
         for record in consumer.poll(1):
             event = from_record(record)
             if event.id not in ids:
                 ids.add(event.id)
                 seen[event.key].append(int(event.message.value))
+        return len(ids) >= count
+
+    eventually(complete, f"{count} events")
     stop.set()
     publishing.join()
     reading.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,11 @@ SECRET = "5f2c9d1e77"
 
 
 @pytest.fixture
-def unreachable() -> str:
-    """Returns an address where no server listens."""
+def unreachable() -> Iterator[str]:
+    """An address where no server listens: its port is taken, by a socket that accepts nothing."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}/v3/{SECRET}"
+        yield f"http://127.0.0.1:{probe.getsockname()[1]}/v3/{SECRET}"
 
 
 def test_an_unreachable_node_is_named_without_its_key(unreachable: str) -> None:

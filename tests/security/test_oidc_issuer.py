@@ -26,6 +26,7 @@ from openledger_testing.oidc_issuer import Issuer, new_key
 from servicekit.errors import StartupError
 from servicekit.server import Service
 from servicekit.testing.services import running
+from servicekit.testing.waiting import eventually
 
 pytestmark = pytest.mark.server
 
@@ -242,13 +243,6 @@ def test_the_issuer_may_sign_by_each_algorithm_that_is_accepted(tmp_path: Path, 
         assert create(service, issuer.token("ann"), "made").owner == "ann"
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
 def test_after_a_rotation_new_tokens_work_and_those_of_the_withdrawn_key_stop(tmp_path: Path) -> None:
     with Issuer([new_key("first")], CLIENTS) as issuer:
         service = started(tmp_path, issuer, auth_keys_max_age_s=1)
@@ -259,8 +253,8 @@ def test_after_a_rotation_new_tokens_work_and_those_of_the_withdrawn_key_stop(tm
             new = issuer.token("ann")
             assert jwt.get_unverified_header(new)["kid"] == "second"
             # Keys are asked for at most once in 5 s: until then an unknown one may be refused.
-            until(lambda: _is_let_in(service, new))
-            until(lambda: refusal(service, old).reason == "TOKEN_KEY_UNKNOWN")
+            eventually(lambda: _is_let_in(service, new))
+            eventually(lambda: refusal(service, old).reason == "TOKEN_KEY_UNKNOWN")
             assert _is_let_in(service, new)
 
 
@@ -280,7 +274,7 @@ def test_an_unreachable_issuer_locks_out_no_caller_that_was_admitted(tmp_path: P
                 "SIGNING_KEYS_UNAVAILABLE",
             )
             issuer.start([new_key("first")])
-            until(lambda: _is_let_in(late, issuer.token("ann")))
+            eventually(lambda: _is_let_in(late, issuer.token("ann")))
 
 
 def _is_let_in(service: Service, token: str) -> bool:

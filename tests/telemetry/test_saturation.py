@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 
 from servicekit.database import engine
 from servicekit.server.handler_threads import HandlerThreads
+from servicekit.testing.waiting import LONGEST_S
 from servicekit.wal import Wal
 
 
@@ -40,10 +41,10 @@ def test_unsent_answers_fill_the_write_ahead_log_until_they_are_sent(tmp_path: P
 def test_work_that_waits_for_a_handler_thread_makes_them_more_than_full() -> None:
     go_on = threading.Event()
     with HandlerThreads(2) as threads:
-        futures = [threads.submit(go_on.wait, 30) for _ in range(5)]
+        futures = [threads.submit(go_on.wait, LONGEST_S) for _ in range(5)]
         assert full("handler_threads") == 2.5
         go_on.set()
-        assert all(future.result(30) for future in futures)
+        assert all(future.result(LONGEST_S) for future in futures)
     assert full("handler_threads") == 0
 
 

@@ -125,18 +125,18 @@ def test_an_error_that_a_repeat_cannot_change_is_final(client: Client, script: S
 
 
 def test_a_wait_past_the_deadline_is_not_begun(client: Client, script: Script, waits: list[float]) -> None:
-    script.failures = [partial(busy, retry_s=30.0)]
+    script.failures = [partial(busy, retry_s=3000.0)]
     with pytest.raises(ResourceExhausted):
-        client.datanet.GetDatanet(GET, timeout=5)
+        client.datanet.GetDatanet(GET, timeout=500)
     assert waits == []
 
 
 def test_every_call_has_a_deadline(addresses: Addresses, script: Script) -> None:
-    with Client(addresses, policy=Policy(deadline_s=7, stream_deadline_s=9)) as client:
+    with Client(addresses, policy=Policy(deadline_s=7000, stream_deadline_s=9000)) as client:
         client.datanet.GetDatanet(GET)
-        client.datanet.GetDatanet(GET, timeout=3)
+        client.datanet.GetDatanet(GET, timeout=3000)
         list(client.datanet.DownloadSnapshot(pb.DownloadSnapshotRequest()))
-    assert [round(left) for left in script.remaining_s] == [7, 3, 9]
+    assert [round(left, -3) for left in script.remaining_s] == [7000, 3000, 9000]
 
 
 def test_a_token_function_is_asked_for_each_call(addresses: Addresses, script: Script) -> None:

@@ -178,19 +178,20 @@ def test_other_names_are_other_people() -> None:
         "t\u0435xt \uff46 \u00e9 ",
     ],
 )
-def test_64_kib_fold_in_50_ms_and_twice_the_text_in_twice_the_time(piece: str) -> None:
-    text = "a" + piece * (65_536 // len(piece.encode()))
+def test_eight_times_the_text_folds_in_eight_times_the_time(piece: str) -> None:
+    text = "a" + piece * (16_384 // len(piece.encode()))
     fold(text)  # tables are read once
-    one, two = _seconds(text), _seconds(text * 2)
-    assert one < 0.05
-    assert two < 3 * one + 0.005
+    part, whole = _seconds(text), _seconds(text * 8)
+    assert (
+        whole < 3 * 8 * part + 0.005
+    )  # quadratic time would be 64 times as much; the rest is for a busy machine
 
 
 def _seconds(text: str) -> float:
-    """The fastest of some runs: other processes only ever add time."""
+    """Processor time of the fastest of some runs: other processes only ever add to it."""
     times = []
     for _ in range(5):
-        start = time.process_time()
+        start = time.thread_time()
         fold(text)
-        times.append(time.process_time() - start)
+        times.append(time.thread_time() - start)
     return min(times)

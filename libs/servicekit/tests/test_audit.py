@@ -34,6 +34,7 @@ from servicekit.eventlog.topics import DATANET_SNAPSHOT_V1
 from servicekit.server import Service
 from servicekit.settings import ServiceSettings
 from servicekit.testing.services import running, token
+from servicekit.testing.waiting import LONGEST_S
 
 SEALED = events_pb2.SnapshotSealed.DESCRIPTOR.full_name
 
@@ -146,10 +147,10 @@ def test_who_audits_reads_facts_and_the_objects_they_name(
     service: Service, database: Engine, role: str
 ) -> None:
     mark(database, "runs", "a run")
-    found = list(stub(service, role).ReadFacts(ReadFactsRequest(), timeout=20))
+    found = list(stub(service, role).ReadFacts(ReadFactsRequest(), timeout=LONGEST_S))
     assert [fact.finished_run.name for fact in facts_of(found, "finished_run")] == ["a run"]
     digest = service.objects.put_bytes(bytes(700_000))
-    chunks = list(stub(service, role).ReadObject(ReadObjectRequest(digest=digest), timeout=20))
+    chunks = list(stub(service, role).ReadObject(ReadObjectRequest(digest=digest), timeout=LONGEST_S))
     assert b"".join(chunk.data for chunk in chunks) == bytes(700_000)
     assert {chunk.size for chunk in chunks} == {700_000}
 
@@ -157,14 +158,14 @@ def test_who_audits_reads_facts_and_the_objects_they_name(
 @pytest.mark.parametrize("role", ["service", "curator", "user", "builder", "approver", "contributor"])
 def test_other_roles_cannot_read_facts(service: Service, role: str) -> None:
     with pytest.raises(grpc.RpcError) as raised:
-        list(stub(service, role).ReadFacts(ReadFactsRequest(), timeout=20))
+        list(stub(service, role).ReadFacts(ReadFactsRequest(), timeout=LONGEST_S))
     assert from_rpc_error(raised.value).code is grpc.StatusCode.PERMISSION_DENIED
 
 
 def test_a_missing_object_is_not_found(service: Service) -> None:
     request = ReadObjectRequest(digest="sha256:" + "0" * 64)
     with pytest.raises(grpc.RpcError) as raised:
-        list(stub(service, "auditor").ReadObject(request, timeout=20))
+        list(stub(service, "auditor").ReadObject(request, timeout=LONGEST_S))
     assert from_rpc_error(raised.value).code is grpc.StatusCode.NOT_FOUND
 
 
@@ -172,11 +173,11 @@ def test_too_many_readers_get_a_time_to_retry(service: Service, database: Engine
     mark(database, "runs", *(f"{'x' * 100}{number:06}" for number in range(60_000)))
     auditor = stub(service, "auditor")
     # Each has begun and its stream is far larger than what gRPC takes ahead of a reader.
-    held = [auditor.ReadFacts(ReadFactsRequest(), timeout=60) for _ in range(2)]
+    held = [auditor.ReadFacts(ReadFactsRequest(), timeout=LONGEST_S) for _ in range(2)]
     for stream in held:
         next(stream)
     with pytest.raises(grpc.RpcError) as raised:
-        list(auditor.ReadFacts(ReadFactsRequest(), timeout=60))
+        list(auditor.ReadFacts(ReadFactsRequest(), timeout=LONGEST_S))
     problem = from_rpc_error(raised.value)
     assert isinstance(problem, received.ResourceExhausted)
     assert problem.retry_after_s

@@ -32,6 +32,7 @@ from servicekit.auth import (
 from servicekit.auth.claims import MalformedRoles, roles_in
 from servicekit.auth.discovery import key_source
 from servicekit.errors import InvalidArgument, Unauthenticated, Unavailable
+from servicekit.testing.waiting import LONGEST_S
 
 ISSUER, AUDIENCE = "https://login.example", "openledger"
 
@@ -337,7 +338,7 @@ def test_an_issuer_that_hangs_holds_up_one_caller_not_all(provider: Provider) ->
     def source() -> str:
         if now[0]:
             asked.set()
-            answer.wait(20)
+            answer.wait(LONGEST_S)
         return provider.url
 
     verifier = TokenVerifier(KeySet(source, max_age_s=600, clock=lambda: now[0]), ISSUER, AUDIENCE)
@@ -346,10 +347,10 @@ def test_an_issuer_that_hangs_holds_up_one_caller_not_all(provider: Provider) ->
     now[0] += 601
     held_up = threading.Thread(target=verifier.verify, args=(token,))
     held_up.start()
-    assert asked.wait(20)
+    assert asked.wait(LONGEST_S)
     assert verifier.verify(token).name == "ann"
     answer.set()
-    held_up.join(20)
+    held_up.join(LONGEST_S)
 
 
 def development_verifier(state_dir: Path) -> TokenVerifier:
@@ -378,7 +379,7 @@ def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    tokens = [process.communicate(timeout=60)[0].strip() for process in started]
+    tokens = [process.communicate(timeout=LONGEST_S)[0].strip() for process in started]
     verifier = development_verifier(tmp_path)
     assert [verifier.verify(token).name for token in tokens] == ["ann"] * 4
 

@@ -16,7 +16,7 @@ from servicekit.delivery.consumer import BatchHandler, ConsumerRunner, Handler
 from servicekit.errors import Unavailable
 from servicekit.eventlog import EventLog, OutRecord, Topic
 from servicekit.eventlog.events import Event, InvalidEvent, new_event, to_record
-from servicekit.testing.waiting import eventually
+from servicekit.testing.waiting import LONGEST_S, eventually
 
 TOPIC = Topic("area.thing.v1", partitions=1)
 STRING, INT = "google.protobuf.StringValue", "google.protobuf.Int64Value"
@@ -148,7 +148,7 @@ def test_an_event_that_fails_for_a_while_holds_those_after_it_and_not_those_befo
     send(event_log, [record(str(number)) for number in range(6)])
     start(consumer(event_log, db, Batches(wait)).run)
     for _ in range(3):  # in the batch, alone, and again after a pause
-        assert tried.acquire(timeout=30)
+        assert tried.acquire(timeout=LONGEST_S)
     assert effects(db) == ["0", "1", "2"]
     ready.set()
     eventually(lambda: caught_up(event_log))

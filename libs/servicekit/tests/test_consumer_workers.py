@@ -19,7 +19,7 @@ from servicekit.delivery.consumer import ConsumerRunner
 from servicekit.delivery.dead_letters import DeadLetterCap
 from servicekit.eventlog import EventLog, OutRecord, Topic
 from servicekit.eventlog.events import Event, InvalidEvent, new_event, to_record
-from servicekit.testing.waiting import eventually
+from servicekit.testing.waiting import LONGEST_S, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +98,7 @@ def test_partitions_are_handled_side_by_side_but_each_by_one_worker(
             crowded.append(event.key)
         if event.key not in met:
             met.append(event.key)
-            at_once.wait(60)  # passes only when four handlers are inside at the same time
+            at_once.wait(LONGEST_S)  # passes only when four handlers are inside at the same time
         entered[event.key] -= 1
 
     keys = list(_key_of_each_partition(event_log))
@@ -133,14 +133,14 @@ def test_a_slow_record_holds_up_its_own_partition_only(db: Engine, event_log: Ev
     def wait_first(session: Session, event: Event[StringValue]) -> None:
         if event.message.value == "slow":
             inside.set()
-            assert free.wait(60)
+            assert free.wait(LONGEST_S)
         else:
             seen.append((event.key, event.message.value))
 
     seen: list[tuple[str, str]] = []
     start(ConsumerRunner(event_log, None, GROUP, {TOPIC: {STRING: wait_first}}, workers=2).run)
     send(event_log, record(slow, "slow"), record(slow, "behind it"))
-    assert inside.wait(60)
+    assert inside.wait(LONGEST_S)
     for number in range(300):
         send(event_log, record(quick, str(number)))
     eventually(lambda: (quick, "299") in seen)
@@ -158,7 +158,7 @@ def test_while_every_worker_is_at_a_record_no_more_is_taken(event_log: EventLog,
 
     def wait(session: Session, event: Event[StringValue]) -> None:
         begun.append(event.message.value)
-        assert free.wait(60)
+        assert free.wait(LONGEST_S)
 
     keys = _key_of_each_partition(event_log)
     send(event_log, *(record(key, f"{key} {number}") for number in range(50) for key in keys))
@@ -183,7 +183,7 @@ def test_a_record_that_fails_after_its_round_is_tried_again_before_those_behind_
     def slow_then_failing(session: Session, event: Event[StringValue]) -> None:
         record_effect(session, event)
         if event.message.value == "1":
-            assert free.wait(60)
+            assert free.wait(LONGEST_S)
             if error := next(failures, None):
                 raise error
 
@@ -201,13 +201,13 @@ def test_stopping_waits_for_records_at_work_and_commits_them(event_log: EventLog
 
     def wait(session: Session, event: Event[StringValue]) -> None:
         inside.release()
-        assert free.wait(60)
+        assert free.wait(LONGEST_S)
 
     keys = _key_of_each_partition(event_log)
     send(event_log, *(record(key, "x") for key in keys for _ in range(3)))
     stop = start(ConsumerRunner(event_log, None, GROUP, {TOPIC: {STRING: wait}}, workers=4).run)
     for _ in keys:
-        assert inside.acquire(timeout=60)
+        assert inside.acquire(timeout=LONGEST_S)
     stopping = threading.Thread(target=stop)
     stopping.start()
     free.set()
@@ -226,11 +226,11 @@ def test_a_member_whose_handler_does_not_return_leaves_its_partitions_to_others_
 
     def hang(session: Session, event: Event[StringValue]) -> None:
         inside.set()
-        assert free.wait(60)
+        assert free.wait(LONGEST_S)
 
     send(event_log, record("k", "1"), record("k", "2"))
     start(ConsumerRunner(event_log, None, GROUP, {TOPIC: {STRING: hang}}, handler_limit_s=0.5).run)
-    assert inside.wait(60)
+    assert inside.wait(LONGEST_S)
     start(ConsumerRunner(event_log, db, GROUP, {TOPIC: {STRING: record_effect}}).run)
     eventually(lambda: effects(db) == [("k", "1"), ("k", "2")])
     free.set()

@@ -33,6 +33,7 @@ from servicekit.database import (
 from servicekit.database.migrations_env import write_revision
 from servicekit.errors import Aborted, StartupError, Unavailable
 from servicekit.testing.services import Databases
+from servicekit.testing.waiting import LONGEST_S
 
 
 class Base(DeclarativeBase):
@@ -111,7 +112,7 @@ def test_two_that_each_read_what_the_other_writes_cannot_both_win(db: Engine) ->
                 first and db.dialect.name == "postgresql"
             ):  # SQLite lets the second read only after the first's commit
                 first = False
-                both_have_read.wait(10)
+                both_have_read.wait(LONGEST_S)
             if total < 2:
                 return "refused"
             session.get_one(Account, name).amount -= 1
@@ -265,7 +266,7 @@ def test_several_processes_may_start_together(
     )
     environment = {"PYTHONPATH": str(tmp_path / "site")}
     started = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(3)]
-    assert [process.wait(60) for process in started] == [0, 0, 0]
+    assert [process.wait(LONGEST_S) for process in started] == [0, 0, 0]
     assert schema_differences(empty, declared(package)) == []
 
 
@@ -362,7 +363,7 @@ def test_a_backup_by_another_process_takes_nothing_from_a_running_one(tmp_path: 
         held.execution_options(sqlite_begin="DEFERRED").execute(text("SELECT count(*) FROM things"))
         second.execute(text("SELECT count(*) FROM things"))
     log = file.with_name("a.db-wal").stat().st_ino
-    subprocess.run([sys.executable, "-c", BACKUP, str(file), str(copy)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", BACKUP, str(file), str(copy)], check=True, timeout=LONGEST_S)
     assert file.with_name("a.db-wal").stat().st_ino == log
     with running.begin() as connection:
         connection.execute(text("INSERT INTO things VALUES (1)"))

@@ -8,13 +8,14 @@ import threading
 import pytest
 
 from servicekit.server.threads import Threads
+from servicekit.testing.waiting import LONGEST_S
 
 
 def test_a_thread_that_does_not_listen_is_named_and_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
     failures: list[str] = []
     release = threading.Event()
     threads = Threads(failures.append)
-    threads.add("deaf", lambda stop: (release.wait(20), None)[1])
+    threads.add("deaf", lambda stop: (release.wait(LONGEST_S), None)[1])
     threads.start()
     with caplog.at_level(logging.ERROR):
         threads.stop(0.01)
@@ -34,5 +35,5 @@ def test_a_thread_that_ends_by_itself_is_a_failure() -> None:
     threads = Threads(fail)
     threads.add("brief", lambda stop: None)
     threads.start()
-    assert failed.wait(20)
+    assert failed.wait(LONGEST_S)
     assert failures == ["thread brief ended by itself"]

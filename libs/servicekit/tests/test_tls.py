@@ -33,6 +33,7 @@ from servicekit.server.http_routes import get
 from servicekit.settings import ServiceSettings
 from servicekit.testing.http import PlainErrors
 from servicekit.testing.services import running
+from servicekit.testing.waiting import LONGEST_S
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +81,7 @@ class World:
         context.set_alpn_protocols(["h2"])
         host, port = address.rsplit(":", 1)
         with (
-            socket.create_connection((host, int(port)), timeout=10) as plain,
+            socket.create_connection((host, int(port)), timeout=LONGEST_S) as plain,
             context.wrap_socket(plain, server_hostname="localhost") as encrypted,
         ):
             return x509.load_der_x509_certificate(encrypted.getpeercert(True) or b"").serial_number
@@ -96,7 +97,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 def check(service: Service, tls: Tls | None, host: str = "localhost") -> int:
     with sync_channel(f"{host}:{service.grpc_port}", tls=tls) as over:
         stub = health_pb2_grpc.HealthStub(over)
-        return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=5).status)
+        return int(stub.Check(health_pb2.HealthCheckRequest(), timeout=LONGEST_S).status)
 
 
 def refused(service: Service, tls: Tls | None, host: str = "localhost") -> None:
@@ -160,7 +161,7 @@ def test_new_connections_get_renewed_certificates_and_running_calls_go_on(world:
     before = world.pair.serial
     assert world.seen() == (before, before)
     with sync_channel(f"localhost:{world.service.grpc_port}", tls=world.tls) as over:
-        watching = health_pb2_grpc.HealthStub(over).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        watching = health_pb2_grpc.HealthStub(over).Watch(health_pb2.HealthCheckRequest(), timeout=LONGEST_S)
         assert next(watching).status == SERVING
         renewed = world.authority.issue("renewed")
         after = renewed.serial
@@ -202,11 +203,11 @@ def test_a_clients_channel_brings_its_renewed_certificate(world: World, tmp_path
         f"localhost:{world.service.grpc_port}", tls=Tls(old_ca, world.client.cert, world.client.key)
     ) as over:
         stub = health_pb2_grpc.HealthStub(over)
-        watching = stub.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        watching = stub.Watch(health_pb2.HealthCheckRequest(), timeout=LONGEST_S)
         assert next(watching).status == SERVING
         newer.file.replace(world.authority.file)
         world.client.replaced_by(newer.issue("renewed-client"))
-        assert stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status == SERVING
+        assert stub.Check(health_pb2.HealthCheckRequest(), timeout=LONGEST_S).status == SERVING
         assert watching.is_active()
 
 
@@ -217,11 +218,11 @@ async def test_an_asyncio_channel_does_so_too(world: World, tmp_path: Path) -> N
     tls = Tls(old_ca, world.client.cert, world.client.key)
     async with channel(f"localhost:{world.service.grpc_port}", tls=tls) as over:
         stub: Any = health_pb2_grpc.HealthStub(over)
-        watching = stub.Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        watching = stub.Watch(health_pb2.HealthCheckRequest(), timeout=LONGEST_S)
         assert (await watching.read()).status == SERVING
         newer.file.replace(world.authority.file)
         world.client.replaced_by(newer.issue("renewed-client"))
-        assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)).status == SERVING
+        assert (await stub.Check(health_pb2.HealthCheckRequest(), timeout=LONGEST_S)).status == SERVING
         assert not watching.done()
         watching.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -233,11 +234,11 @@ def test_the_http_server_accepts_only_tls_as_well(world: World) -> None:
     assert world.service.address.http is not None
     host, port = world.service.address.http.rsplit(":", 1)
     context = ssl.create_default_context(cafile=str(world.authority.file))
-    encrypted = http.client.HTTPSConnection("localhost", int(port), context=context, timeout=10)
+    encrypted = http.client.HTTPSConnection("localhost", int(port), context=context, timeout=LONGEST_S)
     encrypted.request("GET", "/")
     assert encrypted.getresponse().read() == b"https"
     encrypted.close()
-    plain = http.client.HTTPConnection(host, int(port), timeout=10)
+    plain = http.client.HTTPConnection(host, int(port), timeout=LONGEST_S)
     plain.request("GET", "/")
     with pytest.raises((http.client.HTTPException, OSError)):
         plain.getresponse()
@@ -272,7 +273,7 @@ def test_a_process_renews_its_certificate_and_stays_the_same_process(tmp_path: P
         port = json.loads(process.stdout.readline())["grpc"].rsplit(":", 1)[1]
 
         def serial() -> int:
-            pem = ssl.get_server_certificate(("127.0.0.1", int(port)), timeout=10)
+            pem = ssl.get_server_certificate(("127.0.0.1", int(port)), timeout=LONGEST_S)
             return x509.load_pem_x509_certificate(pem.encode()).serial_number
 
         assert serial() == pair.serial
@@ -283,7 +284,7 @@ def test_a_process_renews_its_certificate_and_stays_the_same_process(tmp_path: P
         assert process.poll() is None
     finally:
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=LONGEST_S)
     assert process.returncode == 0
     assert "certificate renewed" in err
     assert "INSECURE" not in err

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 
 from openledger_client import services
 from servicekit.errors import StartupError
+from servicekit.ports import free_ports, is_free
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ def choose_ports(base: int) -> Ports:
     Raises:
         StartupError: one line that names a port that is in use.
     """
-    numbers = [base + offset for offset in range(port_count())] if base else _free(port_count())
+    numbers = [base + offset for offset in range(port_count())] if base else free_ports(port_count())
     for number in numbers:
         _require_free(number)
     ports = iter(numbers)
@@ -51,25 +51,9 @@ def choose_ports(base: int) -> Ports:
     )
 
 
-def _free(count: int) -> list[int]:
-    """Returns distinct free ports: all are held open until the last is known."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in held]
-    finally:
-        for one in held:
-            one.close()
-
-
 def _require_free(number: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", number))
-        except OSError:
-            raise StartupError(
-                f"port {number} is in use: stop what uses it, or give --port-base another number"
-                " (0 picks free ports)"
-            ) from None
+    if not is_free(number):
+        raise StartupError(
+            f"port {number} is in use: stop what uses it, or give --port-base another number"
+            " (0 picks free ports)"
+        )

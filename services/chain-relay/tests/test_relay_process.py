@@ -6,11 +6,9 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import grpc
 import pytest
@@ -26,22 +24,11 @@ from servicekit.auth import DevelopmentIssuer
 from servicekit.eventlog import topics
 from servicekit.eventlog.events import from_record, new_event, to_record
 from servicekit.eventlog.factory import open_event_log
+from servicekit.testing.waiting import eventually
 
 pytestmark = pytest.mark.server
 
-T = TypeVar("T")
 Stub = settlement_pb2_grpc.SettlementServiceStub
-
-
-def until(question: Callable[[], T | None], timeout_s: float = 60) -> T:
-    """The first answer that is not None."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = question()
-        if found is not None:
-            return found
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 class RelayProcess:
@@ -98,7 +85,10 @@ class RelayProcess:
         consumer = log.consumer("a test", [topics.SETTLEMENT_BATCH_V1.name])
         # A kill between publishing and noting it publishes again, under the same id.
         by_id: dict[str, pb.BatchStateChanged] = {}
-        while records := consumer.poll(2.0, 100):
+        read = 0
+        while sum(log.end_offsets(topics.SETTLEMENT_BATCH_V1.name).values()) > read:
+            records = consumer.poll(2.0, 100)
+            read += len(records)
             for event in map(from_record, records):
                 by_id.setdefault(event.id, event.message)
         consumer.close()
@@ -107,7 +97,10 @@ class RelayProcess:
 
 
 def wait_for_waiting(stub: Stub, count: int) -> None:
-    until(lambda: stub.GetSettlementInfo(pb.GetSettlementInfoRequest()).waiting_event_count == count or None)
+    eventually(
+        lambda: stub.GetSettlementInfo(pb.GetSettlementInfoRequest()).waiting_event_count == count,
+        f"{count} events that wait",
+    )
 
 
 def test_events_come_in_money_goes_out_and_a_kill_loses_nothing(tmp_path: Path) -> None:
@@ -129,6 +122,8 @@ def test_events_come_in_money_goes_out_and_a_kill_loses_nothing(tmp_path: Path) 
             check_money(stub, [event.attribution.inference for event in events])
             check_rewards(stub)
             check_refusals(stub)
+            # Before the process is killed: a state is published after a watcher has seen it.
+            eventually(lambda: len(relay.published_states()) >= 5, "the events of all states")
     published = relay.published_states()
     assert [message.batch.state for message in published] == [1, 2, 3, 4, 5]
     assert all(message.batch.event_count == 6 for message in published)
@@ -164,7 +159,7 @@ def check_rewards(stub: Stub) -> None:
             found if found.state == pb.REWARD_ROOT_STATE_ACCEPTED and found.accept_transaction_hash else None
         )
 
-    until(accepted)
+    eventually(accepted, "the acceptance of the root")
     proof = stub.GetRewardProof(pb.GetRewardProofRequest(address=attributed_answers.ADDRESSES["eset"]))
     assert int(proof.cumulative) > 0
     assert proof.claimed == "0"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +12,7 @@ import requests
 from web3.types import RPCEndpoint
 
 from chain_relay.rpc import BoundedProvider
+from servicekit.testing.waiting import LONGEST_S
 
 _ANSWER = b'{"jsonrpc":"2.0","id":0,"result":"0x7a69"}'
 _CHAIN_ID = RPCEndpoint("eth_chainId")
@@ -43,7 +43,7 @@ def node(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(LONGEST_S)
 
 
 def whole(handler: BaseHTTPRequestHandler, content: bytes = _ANSWER) -> None:
@@ -65,7 +65,7 @@ def chunked(handler: BaseHTTPRequestHandler) -> None:
 @pytest.mark.parametrize("answer", [whole, chunked])
 def test_an_answer_is_read_whole_again_and_again(answer: Callable[[BaseHTTPRequestHandler], None]) -> None:
     with node(answer) as url:
-        provider = BoundedProvider(url, 10.0)
+        provider = BoundedProvider(url, LONGEST_S)
         for _ in range(3):
             assert provider.make_request(_CHAIN_ID, [])["result"] == "0x7a69"
 
@@ -81,19 +81,17 @@ def test_an_answer_that_comes_byte_by_byte_ends_at_the_deadline() -> None:
             handler.wfile.write(b" ")
 
     with node(drip) as url:
-        begun = time.monotonic()
         with pytest.raises(requests.Timeout) as late:
             BoundedProvider(url.replace("://", "://user:secret@") + "/key?secret", 0.5).make_request(
                 _CHAIN_ID, []
             )
         ended.set()
-        assert time.monotonic() - begun < 10
     assert str(late.value) == f"eth_chainId at {url}: no whole answer within 0.5 s"
 
 
 def test_an_answer_that_is_too_long_is_refused() -> None:
     with node(lambda handler: whole(handler, b" " * 10_000)) as url:
-        provider = BoundedProvider(url, 10.0, max_answer_bytes=1000)
+        provider = BoundedProvider(url, LONGEST_S, max_answer_bytes=1000)
         with pytest.raises(requests.RequestException, match="more than 1000 bytes"):
             provider.make_request(_CHAIN_ID, [])
 
@@ -107,4 +105,4 @@ def test_a_connection_that_breaks_in_an_answer_is_an_error_of_the_connection() -
         handler.close_connection = True
 
     with node(broken) as url, pytest.raises(requests.ConnectionError, match=f"eth_chainId at {url}: "):
-        BoundedProvider(url, 10.0).make_request(_CHAIN_ID, [])
+        BoundedProvider(url, LONGEST_S).make_request(_CHAIN_ID, [])

@@ -116,7 +116,7 @@ def test_the_records_of_a_stream_that_wait_have_a_bound_in_bytes() -> None:
         seen: list[int] = []
         ended = False
         while not ended:
-            batch = await asyncio.wait_for(queue.get_batch(), 5)
+            batch = await asyncio.wait_for(queue.get_batch(), 120)
             records = [item for item in batch if isinstance(item, Submission)]
             assert sum(len(item.content) for item in records) <= 500 or len(records) == 1
             seen += [item.sequence for item in records]

@@ -13,8 +13,6 @@ from servicekit.testing.waiting import eventually
 
 pytestmark = pytest.mark.server
 
-WITHIN_S = 60.0
-
 
 def canary(number: int) -> bytes:
     return f"canary{number:04}canary".encode()
@@ -50,6 +48,6 @@ def test_withdrawn_texts_leave_every_file_of_the_state_folder(
         name = f"{own_net.name}/records/{each.digest.removeprefix('sha256:')}"
         contributor.WithdrawRecord(pb.WithdrawRecordRequest(name=name, reason="mine"))
     kept = set(everything[1::2])
-    eventually(lambda: found_below(tmp_path, everything) == kept, within_s=WITHIN_S)
+    eventually(lambda: found_below(tmp_path, everything) == kept)
     own_net.seal()
     assert found_below(tmp_path, everything) == kept

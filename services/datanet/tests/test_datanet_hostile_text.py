@@ -15,8 +15,9 @@ from openledger_testing.hostile_texts import UNITS, cpu_s, text_of
 SIZE = 65_536
 """The default limit of a field."""
 
-MAX_SLOWDOWN = 3.0
-"""Twice the text takes at most twice the time; the rest is for a busy machine. Quadratic time would give 4 or more."""
+PART = 8
+MAX_SLOWDOWN = 3.0 * PART
+"""8 times the text takes at most 8 times the time; the rest is for a busy machine. Quadratic time would give 64."""
 
 MAX_CPU_S = 0.5
 """Ten times what the documentation promises: this machine may be ten times slower. The measured bar is in `bench/judging.py`."""
@@ -33,10 +34,10 @@ def rules(datanet: Datanet) -> Rules:
 def test_a_hostile_text_is_judged_in_linear_time(rules: Rules, kind: str) -> None:
     # The field outside of the prompt reaches the recognisers: low quality does not stop it.
     prose = "The group used a tool to download more tools for later use."
-    whole, half = (
-        canonical_json({"text": prose, "note": text_of(UNITS[kind], size)}) for size in (SIZE, SIZE // 2)
+    whole, part = (
+        canonical_json({"text": prose, "note": text_of(UNITS[kind], size)}) for size in (SIZE, SIZE // PART)
     )
-    long_s, short_s = cpu_s(lambda: rules.judge(whole)), cpu_s(lambda: rules.judge(half))
+    long_s, short_s = cpu_s(lambda: rules.judge(whole)), cpu_s(lambda: rules.judge(part))
     assert long_s < MAX_CPU_S
     assert long_s < MAX_SLOWDOWN * short_s + 0.005
 
@@ -44,8 +45,8 @@ def test_a_hostile_text_is_judged_in_linear_time(rules: Rules, kind: str) -> Non
 @pytest.mark.parametrize("unit", ['\\"', '"', "[", '["', '{"a":', "[]", '[\\"', '"\\'])
 def test_bytes_that_are_no_json_are_refused_in_linear_time(rules: Rules, unit: str) -> None:
     opened = '{"text": "' + "[" * 70 + '"'
-    whole, half = ((opened + text_of(unit, size)).encode() for size in (SIZE, SIZE // 2))
-    long_s, short_s = cpu_s(lambda: rules.judge(whole)), cpu_s(lambda: rules.judge(half))
+    whole, part = ((opened + text_of(unit, size)).encode() for size in (SIZE, SIZE // PART))
+    long_s, short_s = cpu_s(lambda: rules.judge(whole)), cpu_s(lambda: rules.judge(part))
     assert long_s < MAX_CPU_S
     assert long_s < MAX_SLOWDOWN * short_s + 0.005
 

@@ -36,13 +36,12 @@ from servicekit.database.watches import Changes
 from servicekit.errors import ResourceExhausted, Unavailable
 from servicekit.lists import Query
 from servicekit.objects import ObjectStore
-from servicekit.testing.waiting import eventually
+from servicekit.testing.waiting import LONGEST_S, eventually
 
 OWNER = Principal("owner")
 NAME, OTHER = DatanetName("threat-intel"), DatanetName("other")
 RULE = SplitRule("salt")
 REQUEST = RequestId("owner", "SealSnapshot", "request", "sha256:" + "0" * 64)
-WITHIN_S = 30.0
 PENDING, RUNNING, SUCCEEDED = OperationState.PENDING, OperationState.RUNNING, OperationState.SUCCEEDED
 
 
@@ -68,7 +67,7 @@ class Objects(ObjectStore):
 
     def put_chunks(self, chunks: Iterable[bytes]) -> str:
         self.reached.set()
-        assert self.gate.wait(WITHIN_S)
+        assert self.gate.wait(LONGEST_S)
         if self.outages:
             self.outages -= 1
             raise Unavailable("OBJECT_STORE_UNAVAILABLE", "the bucket does not answer")
@@ -103,7 +102,7 @@ class Process:
             self.step()
             return self._world.get(name).state is state
 
-        eventually(reached, within_s=WITHIN_S)
+        eventually(reached)
         return self._world.get(name)
 
     def die_in_write(self, operation: SealOperation) -> None:
@@ -199,7 +198,7 @@ def test_an_operation_makes_one_snapshot_and_one_event_and_leaves_no_files(world
     made = process.sealing.list(NAME, Query()).items[0]
     assert root(world.objects.get_bytes(made.records_digest)) == made.root
     assert (world.snapshots(), world.events()) == (1, 1)
-    eventually(lambda: not process.files(), within_s=WITHIN_S)  # the thread ends after its commit
+    eventually(lambda: not process.files())  # the thread ends after its commit
 
 
 def test_the_same_request_is_the_same_operation_also_after_its_end(world: World) -> None:
@@ -223,7 +222,7 @@ def test_a_restarted_process_continues_with_the_records_that_it_began_with(world
     assert made.read_time is not None
     assert made.read_time < died < made.seal_time
     assert world.events() == 1
-    eventually(lambda: not restarted.files(), within_s=WITHIN_S)
+    eventually(lambda: not restarted.files())
 
 
 def test_files_of_an_earlier_boot_are_not_trusted(world: World) -> None:
@@ -306,7 +305,7 @@ def test_no_more_run_at_once_than_the_setting_says(world: World) -> None:
     process = Process(world, max_running=1)
     world.objects.gate.clear()
     process.step()
-    assert world.objects.reached.wait(WITHIN_S)
+    assert world.objects.reached.wait(LONGEST_S)
     process.step()
     assert [world.get(each.name).state for each in (first, second)] == [RUNNING, PENDING]
     world.objects.gate.set()
@@ -327,7 +326,7 @@ def test_a_cancelled_operation_stops_and_leaves_nothing(world: World) -> None:
     process = Process(world, max_running=1)
     world.objects.gate.clear()
     process.step()
-    assert world.objects.reached.wait(WITHIN_S)
+    assert world.objects.reached.wait(LONGEST_S)
     assert process.files()
     cancelled = world.operations.cancel(OWNER, started.name)
     assert (cancelled.state, cancelled.snapshot) == (OperationState.CANCELLED, 0)
@@ -335,7 +334,7 @@ def test_a_cancelled_operation_stops_and_leaves_nothing(world: World) -> None:
     world.operations.cancel(OWNER, waiting.name)
     process.step()
     world.objects.gate.set()
-    eventually(lambda: not process.files(), within_s=WITHIN_S)
+    eventually(lambda: not process.files())
     process.step()
     assert world.get(started.name) == cancelled
     assert (world.snapshots(), world.events()) == (0, 0)
@@ -378,11 +377,11 @@ def test_a_stopping_service_leaves_its_operations_to_the_next_one(world: World) 
     process = Process(world)
     world.objects.gate.clear()
     process.step()
-    assert world.objects.reached.wait(WITHIN_S)
+    assert world.objects.reached.wait(LONGEST_S)
     with ThreadPoolExecutor(1) as threads:
         closing = threads.submit(process.runner.close)
         world.objects.gate.set()
-        closing.result(WITHIN_S)
+        closing.result(LONGEST_S)
     found = world.get(started.name)
     if found.state is PENDING:  # it was not past its last check
         assert (found.attempts, found.worker) == (0, "")
@@ -396,10 +395,10 @@ def test_a_process_that_was_paused_stops_by_itself(world: World) -> None:
     process = Process(world)
     world.objects.gate.clear()
     process.step()
-    assert world.objects.reached.wait(WITHIN_S)
+    assert world.objects.reached.wait(LONGEST_S)
     process.clock.now += LEASE_S
     world.objects.gate.set()
-    eventually(lambda: world.get(started.name).state is PENDING, within_s=WITHIN_S)
+    eventually(lambda: world.get(started.name).state is PENDING)
     assert world.snapshots() == 0
     process.until(started.name, SUCCEEDED)
 
@@ -417,7 +416,7 @@ def test_a_withdrawn_text_does_not_stay_in_the_files_of_an_operation(world: Worl
     if when == "while it runs":
         world.objects.gate.clear()
         process.step()
-        assert world.objects.reached.wait(WITHIN_S)
+        assert world.objects.reached.wait(LONGEST_S)
         withdraw()
         world.operations.cancel(OWNER, started.name)
         process.step()
@@ -426,7 +425,7 @@ def test_a_withdrawn_text_does_not_stay_in_the_files_of_an_operation(world: Worl
         process.die_in_write(started)
         assert any(b"lists processes" in each.read_bytes() for each in process.files())
         withdraw()
-    eventually(lambda: not process.files(), within_s=WITHIN_S)
+    eventually(lambda: not process.files())
 
 
 def test_a_datanet_whose_records_are_gone_when_it_is_sealed_fails_the_operation(world: World) -> None:

@@ -27,6 +27,7 @@ from modelkit.weights.tiny import create_tiny
 from servicekit.database import ulid
 from servicekit.errors import DomainError
 from servicekit.objects import ObjectStore
+from servicekit.testing.waiting import LONGEST_S
 
 SLOTS = 2
 LIMITS = Limits(max_sequences=4, max_queue=8, max_prefill_tokens=512)
@@ -93,15 +94,17 @@ def world(tmp_path_factory: pytest.TempPathFactory, compute: Compute) -> World:
 
 @dataclass
 class Received:
-    """A listener that keeps what it received; `end` waits for the end."""
+    """A listener that keeps what it received; `end` waits for the end. A held one stops the engine at its first piece."""
 
     pieces: list[str] = field(default_factory=list)
     first: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
     _end: queue.Queue[Answer | DomainError] = field(default_factory=queue.Queue)
 
     def text(self, piece: str) -> None:
         self.pieces.append(piece)
         self.first.set()
+        self.released.wait(LONGEST_S)
 
     def finished(self, answer: Answer) -> None:
         self._end.put(answer)
@@ -110,7 +113,7 @@ class Received:
         self._end.put(error)
 
     def end(self) -> Answer | DomainError:
-        return self._end.get(timeout=20)
+        return self._end.get(timeout=LONGEST_S)
 
     def answer(self) -> Answer:
         end = self.end()
@@ -148,8 +151,10 @@ class Running:
             deadline=None if deadline_s is None else time.monotonic() + deadline_s,
         )
 
-    def ask(self, *args: object, **kwargs: object) -> tuple[Received, RequestHandle]:
+    def ask(self, *args: object, held: bool = False, **kwargs: object) -> tuple[Received, RequestHandle]:
         received = Received()
+        if not held:
+            received.released.set()
         return received, self.engine.submit(self.request(*args, **kwargs), received)  # type: ignore[arg-type]
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 
-from inference.answer import Finish
+from inference.answer import Answer, Finish
 from inference.sampling import Sampling
 from modelkit import base_model
 from modelkit.adapter import InvalidAdapter
@@ -23,6 +21,7 @@ from servicekit.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from servicekit.testing.waiting import LONGEST_S, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -33,13 +32,6 @@ PROMPTS = [
     "PowerShell é 漢字 🎉 was used to",
 ]
 LONG = Sampling(max_output_tokens=900)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "condition was not met in 20 s"
-        threading.Event().wait(0.002)
 
 
 def greedy(world: Any, prompt: str, served: int | None, tokens: int) -> list[int]:
@@ -83,7 +75,7 @@ def test_rows_that_join_late_change_no_answer(start_engine: Any) -> None:
     received = []
     for index, prompt in enumerate(PROMPTS):
         one, _ = running.ask(prompt, index % 2, sampling=sampling)
-        one.first.wait(20)  # the next one joins while this one runs
+        assert one.first.wait(LONGEST_S)  # the next one joins while this one runs
         received.append(one)
     assert [one.answer().output_tokens for one in received] == expected
 
@@ -133,11 +125,12 @@ def test_a_stop_string_ends_the_text_before_it(start_engine: Any) -> None:
 
 def test_a_cancelled_answer_frees_its_row_and_is_recorded_as_partial(start_engine: Any) -> None:
     running = start_engine()
-    received, handle = running.ask("The actor", 0, sampling=LONG)
-    received.first.wait(20)
+    received, handle = running.ask("The actor", 0, sampling=LONG, held=True)
+    assert received.first.wait(LONGEST_S)
     handle.cancel()
+    received.released.set()
     answer = received.answer()
-    until(lambda: running.engine.idle)
+    eventually(lambda: running.engine.idle)
     assert answer.finish is Finish.CANCELLED
     assert 0 < len(answer.output_tokens) < 900
     assert running.engine._decoder._slots == []
@@ -148,9 +141,9 @@ def test_cancelling_one_row_leaves_the_others_as_they_were(start_engine: Any) ->
     running = start_engine()
     expected = running.ask("The actor", 1, sampling=Sampling(max_output_tokens=80))[0].answer().output_tokens
     received, handle = running.ask(PROMPTS[1], 0, sampling=LONG)
-    received.first.wait(20)
+    assert received.first.wait(LONGEST_S)
     kept, _ = running.ask("The actor", 1, sampling=Sampling(max_output_tokens=80))
-    kept.first.wait(20)
+    assert kept.first.wait(LONGEST_S)
     handle.cancel()
     assert kept.answer().output_tokens == expected
 
@@ -169,8 +162,12 @@ def test_a_request_cancelled_while_it_waits_never_runs(start_engine: Any) -> Non
 
 def test_a_deadline_ends_a_running_answer_and_a_waiting_one(start_engine: Any) -> None:
     running = start_engine()
-    received, _ = running.ask("The actor", sampling=LONG, deadline_s=0.2)
-    assert received.answer().finish is Finish.CANCELLED
+    deadline_s, ended = 0.2, running.ask("The actor", sampling=LONG, deadline_s=0.2)[0].end()
+    while isinstance(ended, DeadlineExceeded):  # a slow machine had not begun it
+        deadline_s *= 2
+        ended = running.ask("The actor", sampling=LONG, deadline_s=deadline_s)[0].end()
+    assert isinstance(ended, Answer)
+    assert ended.finish is Finish.CANCELLED
     late, _ = running.ask("The actor", deadline_s=-1)
     assert isinstance(late.end(), DeadlineExceeded)
 
@@ -189,7 +186,7 @@ def test_more_requests_than_sequences_are_all_answered(start_engine: Any) -> Non
     running = start_engine()
     received = [running.ask(PROMPTS[i % 4], [None, 0, 1][i % 3])[0] for i in range(8)]
     assert all(one.answer().finish is Finish.LENGTH for one in received)
-    until(lambda: running.engine.idle)
+    eventually(lambda: running.engine.idle)
 
 
 def test_more_adapters_than_slots_take_turns(start_engine: Any, world: Any) -> None:
@@ -231,11 +228,12 @@ def test_stopping_records_what_runs_and_refuses_what_waits(start_engine: Any) ->
     running = start_engine(begin=False)
     stop = threading.Event()
     thread = threading.Thread(target=running.engine.run, args=(stop,))
+    # One more than there are rows. The last row is held, and with it the engine, until the stop.
+    received = [running.ask("The actor", sampling=LONG, held=number == 3)[0] for number in range(5)]
     thread.start()
-    received = [running.ask("The actor", sampling=LONG)[0] for _ in range(5)]  # one more than there are rows
-    for one in received[:4]:
-        one.first.wait(20)
+    assert received[3].first.wait(LONGEST_S)
     stop.set()
+    received[3].released.set()
     thread.join()
     assert all(one.answer().finish is Finish.CANCELLED for one in received[:4])
     assert isinstance(received[4].end(), Unavailable)

@@ -24,6 +24,7 @@ from servicekit.database import engine, migrate, schema_differences, transaction
 from servicekit.errors import DomainError, ResourceExhausted, Unavailable
 from servicekit.eventlog.events import Event, InvalidEvent, new_event
 from servicekit.eventlog.topics import MODEL_VERSION_V1
+from servicekit.testing.waiting import LONGEST_S
 
 BASE = "sha256:" + "b" * 64
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -99,7 +100,7 @@ def test_a_running_read_model_notices_a_promotion_of_another_process(database: E
     read_model = ReadModel(database, "baseModels/tiny", BASE, lambda served: noticed.set())
     with looping(read_model):
         apply(database, changed("models/m/versions/1", PROMOTED))
-        assert noticed.wait(10)
+        assert noticed.wait(LONGEST_S)
 
 
 def test_a_commit_wakes_the_read_model(database: Engine) -> None:
@@ -109,7 +110,7 @@ def test_a_commit_wakes_the_read_model(database: Engine) -> None:
         with transaction(database) as session:
             model_version_changed(session, changed("models/m/versions/1", PROMOTED))
             read_model.refresh_after(session)
-        assert noticed.wait(10)
+        assert noticed.wait(LONGEST_S)
 
 
 @contextmanager
@@ -122,7 +123,7 @@ def looping(read_model: ReadModel) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(LONGEST_S)
 
 
 def test_an_older_event_that_comes_later_changes_nothing(database: Engine) -> None:

@@ -26,6 +26,7 @@ from servicekit.delivery.inbox import once
 from servicekit.eventlog.events import from_record
 from servicekit.eventlog.factory import open_event_log
 from servicekit.eventlog.topics import INFERENCE_COMPLETED_V1
+from servicekit.testing.waiting import LONGEST_S, eventually
 from servicekit.wal import Wal, WalSender
 
 pytestmark = pytest.mark.server
@@ -63,7 +64,7 @@ def answer(address: str, token: str) -> tuple[str, str]:
     request = pb.GenerateRequest(
         model="baseModels/tiny", prompt="The actor", sampling=pb.SamplingParameters(max_output_tokens=8)
     )
-    started, *deltas, finished = stub.Generate(request, timeout=60)
+    started, *deltas, finished = stub.Generate(request, timeout=LONGEST_S)
     assert finished.WhichOneof("part") == "finished"
     return started.started.inference, "".join(delta.delta.text for delta in deltas)
 
@@ -89,9 +90,11 @@ def effects(folder: Path, expected: int) -> list[Any]:
                     found[event.id] = event
                 assert found[event.id].message == event.message
 
-    end = time.monotonic() + 30
-    while len(found) < expected and time.monotonic() < end:
+    def complete() -> bool:
         poll(0.2)
+        return len(found) >= expected
+
+    eventually(complete, f"{expected} events")
     poll(1.0)
     consumer.close()
     log.close()
@@ -111,8 +114,10 @@ def test_answers_of_killed_processes_take_effect_once_and_none_is_lost(tmp_path:
     with process(tmp_path, "kafka://127.0.0.1:1") as (one, ready):  # the event log is down: answers continue
         bearer = token(tmp_path)
         answers = dict(answer(ready["grpc"], bearer) for _ in range(2))
-        metrics = httpx.get(f"http://{ready['metrics']}/metrics").text
-        assert 'openledger_inference_answers_total{finish="length"} 2.0' in metrics
+        metrics = httpx.get(f"http://{ready['metrics']}/metrics", timeout=LONGEST_S).text
+        assert (
+            'openledger_inference_answers_total{finish="length"} 2.0' in metrics
+        )  # counted before it is answered
         one.send_signal(signal.SIGKILL)
     with process(tmp_path) as (one, ready):  # it is back: what waited is sent
         assert {event.key for event in effects(tmp_path, 2)} == set(answers)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from openledger.inference.v1 import inference_pb2 as pb
 from openledger.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from openledger.trainer.v1 import events_pb2, trainer_pb2
+from prometheus_client import REGISTRY
 
 from inference.service import assemble, build
 from inference.settings import InferenceSettings
@@ -31,6 +33,7 @@ from servicekit.eventlog.events import Event, new_event, to_record
 from servicekit.eventlog.topics import MODEL_VERSION_V1
 from servicekit.server import Service
 from servicekit.testing.services import running, token
+from servicekit.testing.waiting import LONGEST_S, eventually
 from servicekit.wal import Wal
 
 pytestmark = pytest.mark.slow
@@ -70,7 +73,7 @@ class Running:
         producer.send([to_record(event)])
         producer.close()
 
-    def ask(self, model: str, prompt: str = "The actor", timeout: float = 30, **sampling: Any) -> Any:
+    def ask(self, model: str, prompt: str = "The actor", timeout: float = LONGEST_S, **sampling: Any) -> Any:
         asked = pb.SamplingParameters(**{"max_output_tokens": 8, **sampling})
         request = pb.GenerateRequest(model=model, prompt=prompt, sampling=asked, request_id="r1")
         return self.stub.Generate(request, timeout=timeout)
@@ -110,11 +113,9 @@ def _copy(source: Any, target: Any, digest: str) -> None:
     target.put_bytes(manifest)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "condition was not met in 20 s"
-        time.sleep(0.01)
+def running_answers() -> float:
+    """Returns how full the batch is: 0 while the engine has nothing to do."""
+    return REGISTRY.get_sample_value("openledger_saturation_ratio", {"resource": "batch_sequences"}) or 0.0
 
 
 def refusal(call: Any) -> OpenLedgerError:
@@ -134,7 +135,7 @@ def test_a_promoted_version_answers_beside_its_base_and_a_blocked_one_does_not(
     assert isinstance(refusal(served.ask("models/mm")), NotFound)
     version = "models/mm/versions/1"
     served.tell(version, PROMOTED, world.base_digest, world.adapters[0])
-    until(lambda: version in names(served))
+    eventually(lambda: version in names(served))
 
     parts = {name: list(served.ask(name)) for name in ("baseModels/tiny", "models/mm", version)}
     for name, (started, *deltas, finished) in parts.items():
@@ -151,7 +152,7 @@ def test_a_promoted_version_answers_beside_its_base_and_a_blocked_one_does_not(
     assert texts["models/mm"] == texts[version] != texts["baseModels/tiny"]
 
     served.tell(version, BLOCKED, world.base_digest, world.adapters[0])
-    until(lambda: version not in names(served))
+    eventually(lambda: version not in names(served))
     blocked = refusal(served.ask(version))
     assert isinstance(blocked, FailedPrecondition)
     assert blocked.reason == "MODEL_VERSION_BLOCKED"
@@ -162,9 +163,9 @@ def test_a_version_without_its_adapter_is_unavailable_and_a_foreign_base_refused
 ) -> None:
     served.tell("models/lost/versions/1", PROMOTED, world.base_digest, "sha256:" + "0" * 64)
     served.tell("models/lost/versions/2", PROMOTED, "sha256:" + "0" * 64, world.adapters[0])
-    until(lambda: "models/lost/versions/1" in names(served))
+    eventually(lambda: "models/lost/versions/1" in names(served))
     assert refusal(served.ask("models/lost")).code is grpc.StatusCode.UNAVAILABLE
-    until(lambda: refusal(served.ask("models/lost/versions/2")).reason == "OTHER_BASE_MODEL")
+    eventually(lambda: refusal(served.ask("models/lost/versions/2")).reason == "OTHER_BASE_MODEL")
 
 
 def test_a_cancelled_call_leaves_nothing_running_and_is_recorded(served: Running) -> None:
@@ -172,7 +173,7 @@ def test_a_cancelled_call_leaves_nothing_running_and_is_recorded(served: Running
     assert next(call).WhichOneof("part") == "started"
     assert next(call).delta.text
     call.cancel()
-    until(lambda: len(served.recorded) == 1)
+    eventually(lambda: len(served.recorded) == 1)
     message = served.recorded[0].message
     assert message.reason == pb.FINISH_REASON_CANCELLED
     assert 0 < message.usage.output_tokens < 900
@@ -184,11 +185,20 @@ def test_a_call_without_deadline_is_answered(served: Running) -> None:
 
 
 def test_a_deadline_ends_the_answer(served: Running) -> None:
-    assert refusal(served.ask("baseModels/tiny", timeout=0.3, max_output_tokens=1000)).code is (
-        grpc.StatusCode.DEADLINE_EXCEEDED
-    )
-    until(lambda: len(served.recorded) == 1)
-    assert served.recorded[0].message.reason == pb.FINISH_REASON_CANCELLED
+    timeout_s = 0.3
+    while not begun_at_its_deadline(served.ask("baseModels/tiny", timeout=timeout_s, max_output_tokens=1000)):
+        timeout_s *= 2
+    eventually(lambda: served.recorded, "the record of the answer")
+    assert {event.message.reason for event in served.recorded} == {pb.FINISH_REASON_CANCELLED}
+
+
+def begun_at_its_deadline(call: Any) -> bool:
+    """Returns whether there was text when the deadline ended the call; on a slow machine there may be none."""
+    parts = []
+    with pytest.raises(grpc.RpcError) as ended:
+        parts.extend(part.WhichOneof("part") for part in call)
+    assert from_rpc_error(ended.value).code is grpc.StatusCode.DEADLINE_EXCEEDED
+    return "delta" in parts
 
 
 @pytest.mark.parametrize(
@@ -228,7 +238,7 @@ def test_a_write_ahead_log_in_use_prevents_the_start(tmp_path: Path) -> None:
 def test_pages_of_served_models_join_to_all(served: Running, world: Any) -> None:
     for number in (1, 2, 3):
         served.tell(f"models/paged/versions/{number}", PROMOTED, world.base_digest, world.adapters[0])
-    until(lambda: "models/paged/versions/3" in names(served))
+    eventually(lambda: "models/paged/versions/3" in names(served))
     found, page_token = [], ""
     while True:
         page = served.stub.ListServedModels(pb.ListServedModelsRequest(page_size=3, page_token=page_token))
@@ -258,13 +268,14 @@ def test_an_http_client_that_leaves_stops_and_leaves_nothing_running(served: Run
         "temperature": 0,
         "stream": stream,
     }
-    headers = {"authorization": f"Bearer {served.token}"}
-    with httpx.Client(timeout=httpx.Timeout(10, read=10 if stream else 0.3)) as client:
+    headers = {"authorization": f"Bearer {served.token}", "content-type": "application/json"}
+    with closing(
+        http.client.HTTPConnection(served.http.removeprefix("http://"), timeout=LONGEST_S)
+    ) as client:
+        client.request("POST", "/v1/completions", json.dumps(body), headers)
         if stream:
-            with client.stream("POST", f"{served.http}/v1/completions", json=body, headers=headers) as reply:
-                next(reply.iter_lines())
+            assert client.getresponse().readline()
         else:
-            with pytest.raises(httpx.ReadTimeout):
-                client.post(f"{served.http}/v1/completions", json=body, headers=headers)
-    until(lambda: len(served.recorded) == 1)
+            eventually(lambda: running_answers() > 0, "the answer to begin")
+    eventually(lambda: len(served.recorded) == 1)
     assert served.recorded[0].message.reason == pb.FINISH_REASON_CANCELLED

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from servicekit.eventlog.events import new_event, to_record
 from servicekit.eventlog.topics import DATANET_SNAPSHOT_V1
 from servicekit.server import Service
 from servicekit.testing.services import running, token
+from servicekit.testing.waiting import eventually
 from trainer.contract.base_models import BaseModel, registry_folder
 from trainer.contract.evaluation import EvaluationJob
 from trainer.contract.files import RESULT_FILE, TrainingResult, write_json
@@ -53,9 +52,9 @@ class ScriptedRunner:
     def submit(self, id_: str, command: Sequence[str]) -> None:
         self._answer()
         if id_ not in self.jobs:
-            self.jobs[id_] = JobStatus.RUNNING
-            self.submissions.append(id_)
             self.commands[id_] = list(command)
+            self.submissions.append(id_)
+            self.jobs[id_] = JobStatus.RUNNING  # last: tests wait for it
 
     def status(self, id_: str) -> JobStatus:
         self._answer()
@@ -123,7 +122,7 @@ class Trainer:
             with reading(self.service.engine) as session:
                 return snapshots.get(session, name) is not None
 
-        eventually(known)
+        eventually(known, f"the trainer to know {name}")
         return snapshot
 
     def create(self, **fields: Any) -> pb.TrainingRun:
@@ -140,7 +139,7 @@ class Trainer:
     def at_ray(self, name: str) -> str:
         """The id of a run or evaluation, once the runner has its job."""
         id_ = name.rsplit("/", 1)[1]
-        eventually(lambda: self.runner.jobs.get(id_) is JobStatus.RUNNING)
+        eventually(lambda: self.runner.jobs.get(id_) is JobStatus.RUNNING, f"the job of {name}")
         return id_
 
     def trained(self, **fields: Any) -> pb.ModelVersion:
@@ -274,14 +273,6 @@ def make_report(
     return build(inputs, pairs), stored
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    """Returns when the condition holds; fails the test when it does not in time."""
-    end, pause = time.monotonic() + timeout_s, threading.Event()
-    while not condition():
-        assert time.monotonic() < end, "what was waited for did not happen"
-        pause.wait(0.01)
-
-
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str) -> TrainerSettings:
     """On either kind of database. A base model is registered already: importing it is another test's business."""
@@ -314,12 +305,6 @@ def trainer(settings: TrainerSettings) -> Iterator[Trainer]:
         yield started
         for channel in started.channels:
             channel.close()
-
-
-@pytest.fixture
-def wait() -> Callable[[Callable[[], bool]], None]:
-    """Waits for a condition, with a bound."""
-    return eventually
 
 
 @pytest.fixture(scope="session")

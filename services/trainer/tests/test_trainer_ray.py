@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,9 @@ from openledger.trainer.v1 import trainer_pb2 as pb
 
 from finetune.ray_head import ray_head
 from modelkit.training_manifest import TrainingManifest
+from servicekit.testing.ports import claimed_port
 from servicekit.testing.services import running
+from servicekit.testing.waiting import eventually
 from trainer.contract.ray_token import bearer_token, client_environment
 from trainer.jobs.ray_jobs import RayJobs
 from trainer.jobs.runner import JobStatus, RunnerUnavailable
@@ -38,10 +39,7 @@ SPEC = pb.TrainingSpec(
 def ray_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainerSettings]:
     """Settings of a trainer beside a Ray head that runs until the module's tests are over."""
     state = tmp_path_factory.mktemp("state")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    head = ray_head(state, port, cpus=2)
+    head = ray_head(state, claimed_port(), cpus=2)
     with pytest.MonkeyPatch.context() as patch, (state / "ray.log").open("wb") as log:
         for name, value in client_environment(state).items():
             patch.setenv(name, value)
@@ -60,13 +58,15 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     for left in psutil.wait_procs(family, timeout=5)[1]:
         left.kill()
-    process.wait(10)
+    process.wait(60)
 
 
-def test_ray_listens_on_the_loopback_interface_only(ray_settings: TrainerSettings, wait: Any) -> None:
+def test_ray_listens_on_the_loopback_interface_only(ray_settings: TrainerSettings) -> None:
     ray = RayJobs(ray_settings.ray_address, lambda: bearer_token(os.environ))
-    wait(lambda: takes(ray, "listens", "sleep 600"), 240)
-    wait(lambda: ray.status("listens") is JobStatus.RUNNING, 180)  # by then Ray's agents listen, too
+    eventually(lambda: takes(ray, "listens", "sleep 600"), within_s=240)
+    eventually(
+        lambda: ray.status("listens") is JobStatus.RUNNING, within_s=180
+    )  # by then its agents listen, too
     listening = {
         (process.name(), found.laddr.ip)
         for process in psutil.Process().children(recursive=True)
@@ -78,19 +78,19 @@ def test_ray_listens_on_the_loopback_interface_only(ray_settings: TrainerSetting
     assert {ip for _, ip in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}, listening
 
 
-def test_ray_keeps_the_contract_of_a_runner(ray_settings: TrainerSettings, wait: Any, tmp_path: Path) -> None:
+def test_ray_keeps_the_contract_of_a_runner(ray_settings: TrainerSettings, tmp_path: Path) -> None:
     ray, mark = RayJobs(ray_settings.ray_address, lambda: bearer_token(os.environ)), tmp_path / "mark"
-    wait(lambda: takes(ray, "writes", f"echo once >> '{mark}'"), 240)
+    eventually(lambda: takes(ray, "writes", f"echo once >> '{mark}'"), within_s=240)
     assert ray.status("never") is JobStatus.UNKNOWN
     ray.stop("never")
     ray.submit("writes", ["sh", "-c", f"echo twice >> '{mark}'"])
     ray.submit("fails", ["sh", "-c", "exit 3"])
     ray.submit("lasts", ["sleep", "600"])
-    wait(lambda: ray.status("writes") is JobStatus.SUCCEEDED, 180)
+    eventually(lambda: ray.status("writes") is JobStatus.SUCCEEDED, within_s=180)
     assert mark.read_text() == "once\n"
-    wait(lambda: ray.status("fails") is JobStatus.FAILED, 180)
+    eventually(lambda: ray.status("fails") is JobStatus.FAILED, within_s=180)
     ray.stop("lasts")
-    wait(lambda: ray.status("lasts") is JobStatus.STOPPED, 180)
+    eventually(lambda: ray.status("lasts") is JobStatus.STOPPED, within_s=180)
 
 
 def takes(ray: RayJobs, id_: str, script: str) -> bool:
@@ -111,13 +111,14 @@ def losses(trainer: Any, run: pb.TrainingRun) -> list[float]:
     return [update.metrics.loss for update in updates if update.HasField("metrics")]
 
 
-def test_a_snapshot_becomes_an_evaluated_version(
-    ray_settings: TrainerSettings, trainer_type: Any, wait: Any
-) -> None:
+def test_a_snapshot_becomes_an_evaluated_version(ray_settings: TrainerSettings, trainer_type: Any) -> None:
     with running(build(ray_settings)) as service:
         trainer = trainer_type(ray_settings, None, service)
         sealed = trainer.seal(records=40, held_out=24)
-        wait(lambda: list(trainer.stub().ListBaseModels(pb.ListBaseModelsRequest()).base_models) != [], 240)
+        eventually(
+            lambda: list(trainer.stub().ListBaseModels(pb.ListBaseModelsRequest()).base_models) != [],
+            within_s=240,
+        )
         run = trainer.create(spec=SPEC)
         updates = list(
             trainer.stub().WatchTrainingRun(

@@ -9,6 +9,7 @@ import pytest
 from openledger.trainer.v1 import trainer_pb2 as pb
 
 from servicekit.testing.services import running
+from servicekit.testing.waiting import eventually
 from trainer.contract.failure import write_failure
 from trainer.contract.files import CHECKPOINT_FILE, JOB_FILE, RESULT_FILE, TrainingResult, write_json
 from trainer.jobs.runner import JobStatus
@@ -73,19 +74,19 @@ def test_a_job_that_failed_by_itself_fails_its_run_with_the_reason(trainer: Any)
     assert (ended.state, ended.error) == (pb.RUN_STATE_FAILED, "NothingToTrainOn: no record")
 
 
-def test_a_job_that_ray_forgot_is_handed_over_again(trainer: Any, wait: Any) -> None:
+def test_a_job_that_ray_forgot_is_handed_over_again(trainer: Any) -> None:
     trainer.seal()
     run = trainer.create()
     id_ = trainer.at_ray(run.name)
     trainer.runner.jobs.clear()  # Ray was restarted
-    wait(lambda: trainer.runner.jobs.get(f"{id_}-2") is JobStatus.RUNNING)
+    eventually(lambda: trainer.runner.jobs.get(f"{id_}-2") is JobStatus.RUNNING)
     leave_result(trainer, run)
     trainer.runner.jobs[f"{id_}-2"] = JobStatus.SUCCEEDED
     assert end(trainer, run).state == pb.RUN_STATE_SUCCEEDED
 
 
 @pytest.mark.parametrize("ending", ["result", "failure", "cancelled"])
-def test_what_a_job_needed_to_resume_is_removed_once_it_is_over(trainer: Any, wait: Any, ending: str) -> None:
+def test_what_a_job_needed_to_resume_is_removed_once_it_is_over(trainer: Any, ending: str) -> None:
     """Killed between its last two steps, a job leaves a result and its checkpoint."""
     trainer.seal()
     run = trainer.create()
@@ -101,26 +102,28 @@ def test_what_a_job_needed_to_resume_is_removed_once_it_is_over(trainer: Any, wa
     if ending != "cancelled":
         trainer.runner.jobs[id_] = JobStatus.FAILED
     end(trainer, run)
-    wait(lambda: not checkpoint.exists())
+    eventually(lambda: not checkpoint.exists())
 
 
-def test_a_job_that_ray_lost_keeps_what_it_needs_to_go_on(trainer: Any, wait: Any) -> None:
+def test_a_job_that_ray_lost_keeps_what_it_needs_to_go_on(trainer: Any) -> None:
     trainer.seal()
     run = trainer.create()
     id_ = trainer.at_ray(run.name)
     checkpoint = trainer.folder(run.name) / CHECKPOINT_FILE
     checkpoint.write_bytes(b"adapter and optimiser")
     trainer.runner.jobs.clear()
-    wait(lambda: trainer.runner.jobs.get(f"{id_}-2") is JobStatus.RUNNING)
+    eventually(lambda: trainer.runner.jobs.get(f"{id_}-2") is JobStatus.RUNNING)
     assert checkpoint.exists()
 
 
-def test_a_job_that_is_always_lost_fails_in_the_end(trainer: Any, wait: Any) -> None:
+def test_a_job_that_is_always_lost_fails_in_the_end(trainer: Any) -> None:
     trainer.seal()
     run = trainer.create()
+    id_ = trainer.at_ray(run.name)
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        wait(lambda attempt=attempt: len(trainer.runner.submissions) == attempt)
-        trainer.runner.jobs[trainer.runner.submissions[-1]] = JobStatus.FAILED
+        name = id_ if attempt == 1 else f"{id_}-{attempt}"
+        eventually(lambda name=name: trainer.runner.jobs.get(name) is JobStatus.RUNNING)
+        trainer.runner.jobs[name] = JobStatus.FAILED
     assert end(trainer, run).state == pb.RUN_STATE_FAILED
     assert len(trainer.runner.submissions) == MAX_ATTEMPTS
 
@@ -134,13 +137,13 @@ def test_runs_wait_while_ray_is_unreachable(trainer: Any) -> None:
     trainer.at_ray(run.name)
 
 
-def test_a_cancelled_run_is_stopped_at_ray_and_stays_cancelled(trainer: Any, wait: Any) -> None:
+def test_a_cancelled_run_is_stopped_at_ray_and_stays_cancelled(trainer: Any) -> None:
     trainer.seal()
     run = trainer.create()
     id_ = trainer.at_ray(run.name)
     cancelled = trainer.stub().CancelTrainingRun(pb.CancelTrainingRunRequest(name=run.name))
     assert cancelled.state == pb.RUN_STATE_CANCELLED
-    wait(lambda: trainer.runner.jobs[id_] is JobStatus.STOPPED)
+    eventually(lambda: trainer.runner.jobs[id_] is JobStatus.STOPPED)
     leave_result(trainer, run)
     assert end(trainer, run).state == pb.RUN_STATE_CANCELLED
     again = trainer.stub().CancelTrainingRun(pb.CancelTrainingRunRequest(name=run.name))

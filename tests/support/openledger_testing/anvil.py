@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import platform
-import socket
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from openledger_testing.repository import ROOT
+from servicekit.testing.ports import claimed_port
+from servicekit.testing.waiting import LONGEST_S, eventually
 
 _ARCHITECTURE = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
@@ -35,9 +35,7 @@ class Anvil:
 
     def __init__(self, *arguments: str, slots_in_an_epoch: int = 1) -> None:
         """`slots_in_an_epoch` n: the safe block is n behind the latest, the finalized one 2n."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = claimed_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process = subprocess.Popen(
             [
@@ -50,16 +48,14 @@ class Anvil:
         )
 
     def __enter__(self) -> Self:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                self.rpc("eth_chainId")
-                return self
-            except OSError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    self.__exit__(None, None, None)
-                    raise
-                time.sleep(0.02)
+        try:
+            eventually(lambda: self._answers() or self._process.poll() is not None, "anvil")
+        except AssertionError:
+            self.__exit__(None, None, None)
+            raise
+        if self._process.poll() is not None:
+            raise RuntimeError(f"anvil ended with code {self._process.returncode}")
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -67,13 +63,20 @@ class Anvil:
         self._process.kill()
         self._process.wait()
 
+    def _answers(self) -> bool:
+        try:
+            self.rpc("eth_chainId")
+        except OSError:
+            return False
+        return True
+
     def rpc(self, method: str, *parameters: Any) -> Any:
         """One JSON-RPC call. Raises RuntimeError for an error of the node, OSError when it is down."""
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(parameters)}
         request = urllib.request.Request(
             self.url, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=LONGEST_S) as response:
             answer = json.load(response)
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']}")

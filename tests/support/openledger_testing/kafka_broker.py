@@ -14,7 +14,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,8 @@ import pytest
 
 from openledger_testing.repository import CACHE, ROOT
 from openledger_testing.shared_server import run_folder, shared_server
+from servicekit.testing.ports import claimed_port
+from servicekit.testing.waiting import eventually
 
 _JARS = CACHE / "kafka"
 _CLUSTER_ID = "b3BlbmxlZGdlci10ZXN0MQ"  # 16 bytes in base64, as Kafka wants it
@@ -77,7 +78,7 @@ class KafkaBroker:
         if not (_JARS / "complete").exists():
             raise FileNotFoundError("Kafka's jars are missing: run scripts/kafka_jars.sh")
         self._folder = folder
-        self.port, controller_port = free_ports(2)
+        self.port, controller_port = claimed_port(), claimed_port()
         self._properties = folder / "server.properties"
         self._logging = folder / "log4j2.properties"
         self._process: subprocess.Popen[bytes] | None = None
@@ -106,13 +107,12 @@ class KafkaBroker:
             self._process = subprocess.Popen(
                 self._java("kafka.Kafka", str(self._properties)), stdout=output, stderr=output
             )
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while not _accepts(self.port):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"Kafka did not start:\n{(self._folder / 'stdout.log').read_text()[-2000:]}"
-                )
-            time.sleep(0.05)
+        process = self._process
+        eventually(
+            lambda: _accepts(self.port) or process.poll() is not None, "Kafka", within_s=_START_TIMEOUT_S
+        )
+        if process.poll() is not None:
+            raise RuntimeError(f"Kafka did not start:\n{(self._folder / 'stdout.log').read_text()[-2000:]}")
 
     def kill(self) -> None:
         """kill -9, as a crash does it."""
@@ -161,15 +161,6 @@ class KafkaBroker:
 def fetch_jars() -> None:
     """Fetches Apache Kafka's jars; does nothing when they are there."""
     subprocess.run([ROOT / "scripts" / "kafka_jars.sh"], check=True)
-
-
-def free_ports(count: int) -> list[int]:
-    """Returns ports that are not in use, held together so that they differ."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def _accepts(port: int) -> bool:

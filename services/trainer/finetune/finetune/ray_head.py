@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from servicekit import private
+from servicekit.ports import free_ports
 from trainer.contract.ray_token import client_environment
 
 DEFAULT_PORT = 8265
@@ -45,11 +45,12 @@ def ray_head(state_dir: Path, port: int = DEFAULT_PORT, cpus: int | None = None)
     Makes its token when that is missing.
     """
     session_folder = _session_folder(state_dir)
+    (unused,) = free_ports(1)  # Ray needs a port for its client server, which this platform does not use
     argv = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats",
         "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}",
         "--port=0", "--dashboard-agent-listen-port=0",
-        "--min-worker-port=0", "--max-worker-port=0", f"--ray-client-server-port={_free_port()}",
+        "--min-worker-port=0", "--max-worker-port=0", f"--ray-client-server-port={unused}",
         f"--num-cpus={cpus or max(2, os.cpu_count() or 1)}", f"--object-store-memory={OBJECT_STORE_BYTES}",
         f"--temp-dir={session_folder}", "--no-monitor", "--include-log-monitor=False", "--log-color=false",
     ]  # fmt: skip
@@ -84,13 +85,6 @@ def _session_folder(state_dir: Path) -> Path:
     Ray opens its own folder to everyone (mode 0777), so it is inside one that only its owner can enter.
     """
     return private.socket_folder(state_dir, "ray", room=_SOCKET_BYTES) / "s"
-
-
-def _free_port() -> int:
-    """Returns a free port: Ray needs one for its client server, which this platform does not use."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> None:

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from finetune.watchdog import FolderInUse, exclusive_use
+from servicekit.testing.waiting import eventually
 
 JOB = """
 import sys, threading
@@ -24,19 +24,19 @@ with exclusive_use(Path(sys.argv[1])):
 """
 
 
-def test_an_orphaned_job_ends_and_leaves_its_folder_to_the_next(tmp_path: Path, wait: Any) -> None:
+def test_an_orphaned_job_ends_and_leaves_its_folder_to_the_next(tmp_path: Path) -> None:
     def start(name: str) -> subprocess.Popen[bytes]:
         """A shell that starts the job and waits for it, as Ray does."""
         command = f"'{sys.executable}' -c \"$JOB\" '{tmp_path}' {name}; true"
         return subprocess.Popen(["sh", "-c", command], env={**os.environ, "JOB": JOB})
 
     first = start("first")
-    wait(lambda: (tmp_path / "first").exists() and (tmp_path / "first").read_text() != "")
+    eventually(lambda: (tmp_path / "first").exists() and (tmp_path / "first").read_text() != "")
     second = start("second")
     assert not (tmp_path / "second").exists()
     first.send_signal(signal.SIGKILL)
     first.wait()
-    wait(lambda: (tmp_path / "second").exists() and (tmp_path / "second").read_text() != "")
+    eventually(lambda: (tmp_path / "second").exists() and (tmp_path / "second").read_text() != "")
     second.kill()
     second.wait()
     with exclusive_use(tmp_path):

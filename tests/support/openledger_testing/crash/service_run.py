@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 from openledger_client.channels import sync_channel
 from servicekit.server import Service
 from servicekit.testing.services import token
-
-LONGEST_WAIT_S = 120.0
+from servicekit.testing.waiting import LONGEST_S
 
 
 class Using:
@@ -39,7 +37,7 @@ def live(service: Service, folder: Path, use: Callable[[Using], None]) -> None:
 
     def client() -> None:
         try:
-            if not service.wait_ready(LONGEST_WAIT_S):
+            if not service.wait_ready(LONGEST_S):
                 raise TimeoutError("the service was never ready")
             use(Using(service, folder))
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
@@ -51,19 +49,10 @@ def live(service: Service, folder: Path, use: Callable[[Using], None]) -> None:
     thread = threading.Thread(target=client, name="client", daemon=True)
     thread.start()
     code = service.run()
-    thread.join(LONGEST_WAIT_S)
+    thread.join(LONGEST_S)
     if failed:
         raise failed[0]
     assert code == 0, f"the service ended with {code}"
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """What the condition answers once it is true."""
-    end, pause = time.monotonic() + LONGEST_WAIT_S, threading.Event()
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited in vain: {what}"
-        pause.wait(0.005)
-    return found
 
 
 def acknowledge(folder: Path, what: str) -> None:

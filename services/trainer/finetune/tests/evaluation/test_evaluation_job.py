@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -205,6 +206,26 @@ def test_job_that_died_before_its_result_scores_nothing_twice_and_reports_the_sa
     assert again.report_digest == result.report_digest
 
 
+KILLED_IN_ITS_SECOND_SUITE = """
+import os, signal
+from finetune import evaluate
+from trainer.contract.progress import ProgressWriter
+
+report, suites = ProgressWriter.report, set()
+
+def report_and_die(self, stage, *rest, **named):
+    line = report(self, stage, *rest, **named)
+    if stage.startswith("scoring "):
+        suites.add(stage.partition(",")[0])
+    if len(suites) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return line
+
+ProgressWriter.report = report_and_die
+evaluate.main()
+"""
+
+
 @pytest.mark.slow
 def test_job_that_died_within_a_suite_resumes_with_the_part_that_it_lost(
     world: World, tmp_path: Path
@@ -212,15 +233,9 @@ def test_job_that_died_within_a_suite_resumes_with_the_part_that_it_lost(
     """Died for real: the process is killed in its second suite, then run again."""
     job = replace(world.job, cache_dir=str(tmp_path / "cache"))
     folder = world.folder_of(job, "killed")
-    command = [sys.executable, "-m", "finetune.evaluate", "--run", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while len(_scored(folder)) < 2:
-            with pytest.raises(subprocess.TimeoutExpired):  # else the job ended before it could be killed
-                process.wait(timeout=0.05)
-    finally:
-        process.kill()
-        process.wait()
+    command = [sys.executable, "-c", KILLED_IN_ITS_SECOND_SUITE, "--run", str(folder)]
+    ended = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    assert ended.returncode == -signal.SIGKILL
     finished = _scored(folder)[0]
     at_kill = (folder / "progress.jsonl").stat().st_size
     assert not (folder / RESULT_FILE).exists()

@@ -14,7 +14,7 @@ from openledger.trainer.v1 import events_pb2, trainer_pb2
 
 from attribution.service import build
 from attribution.settings import AttributionSettings
-from openledger_testing.crash.service_run import Using, until
+from openledger_testing.crash.service_run import Using
 from openledger_testing.crash.service_run import live as live_service
 from openledger_testing.crash.stored_state import (
     appearances,
@@ -28,6 +28,7 @@ from openledger_testing.crash.stored_state import (
 from openledger_testing.repository import ROOT
 from servicekit.eventlog import open_event_log, topics
 from servicekit.eventlog.events import new_event, to_record
+from servicekit.testing.waiting import eventually
 
 TOPICS = (topics.DATANET_SNAPSHOT_V1, topics.MODEL_VERSION_V1, topics.INFERENCE_COMPLETED_V1)
 TREASURY = "0x" + "9" * 40
@@ -95,12 +96,14 @@ def live(folder: Path) -> None:
 
 def use(using: Using) -> None:
     found = database(using.folder)
-    until(
+    eventually(
         lambda: lag(using.folder, "attribution", *(topic.name for topic in TOPICS)) == 0,
         "all events are taken in",
     )
-    until(lambda: one(found, "SELECT count(*) FROM answers WHERE pending") == 0, "all answers are scored")
-    until(lambda: one(found, "SELECT count(*) FROM outbox") == 0, "all events are published")
+    eventually(
+        lambda: one(found, "SELECT count(*) FROM answers WHERE pending") == 0, "all answers are scored"
+    )
+    eventually(lambda: one(found, "SELECT count(*) FROM outbox") == 0, "all events are published")
 
 
 def check(folder: Path) -> None:

@@ -13,9 +13,10 @@ from datanet.settings import DatanetSettings
 from identity.digest import digest_json, sha256_bytes
 from identity.snapshot import read_lines, root
 from openledger_client import sealing
-from openledger_testing.crash.service_run import Using, acknowledged, until
+from openledger_testing.crash.service_run import Using, acknowledged
 from openledger_testing.crash.service_run import live as live_service
 from openledger_testing.crash.stored_state import appearances, check_at_rest, check_objects, events, one, rows
+from servicekit.testing.waiting import eventually
 
 NAME = "datanets/colours"
 LICENCE = "CC-BY-4.0"
@@ -73,7 +74,7 @@ def use(using: Using) -> None:
     using.acknowledged(sealed.root)
     (ended,) = owner.ListSealOperations(pb.ListSealOperationsRequest(parent=NAME)).seal_operations
     assert owner.CancelSealOperation(pb.CancelSealOperationRequest(name=ended.name)) == ended
-    until(lambda: one(database(using.folder), "SELECT count(*) FROM outbox") == 0, "an empty outbox")
+    eventually(lambda: one(database(using.folder), "SELECT count(*) FROM outbox") == 0, "an empty outbox")
 
 
 def contribute(using: Using, owner: DatanetServiceStub, name: str) -> None:

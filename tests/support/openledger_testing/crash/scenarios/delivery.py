@@ -9,7 +9,7 @@ from pathlib import Path
 from google.protobuf.wrappers_pb2 import StringValue
 from sqlalchemy import text
 
-from openledger_testing.crash.service_run import acknowledge, acknowledged, until
+from openledger_testing.crash.service_run import acknowledge, acknowledged
 from openledger_testing.crash.stored_state import appearances, events, lag, one, rows
 from servicekit.database import engine, new_metadata, transaction
 from servicekit.delivery import outbox
@@ -17,6 +17,7 @@ from servicekit.delivery.consumer import ConsumerRunner
 from servicekit.eventlog import OutRecord, Topic, open_event_log
 from servicekit.eventlog.base import EventLog
 from servicekit.eventlog.events import Event, new_event, to_record
+from servicekit.testing.waiting import eventually
 from servicekit.wal import Wal, WalSender, pack
 
 MADE = Topic("area.made.v1", partitions=2)
@@ -102,7 +103,7 @@ def take(folder: Path, log: EventLog) -> None:
     runner = ConsumerRunner(log, database, "takers", {MADE: {TYPE: count}, LOGGED: {TYPE: count}})
     thread = threading.Thread(target=runner.run, args=(stop,))
     thread.start()
-    until(lambda: lag(folder, "takers", MADE.name, LOGGED.name) == 0, "all is taken")
+    eventually(lambda: lag(folder, "takers", MADE.name, LOGGED.name) == 0, "all is taken")
     stop.set()
     thread.join()
     database.dispose()

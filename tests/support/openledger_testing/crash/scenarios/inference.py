@@ -17,12 +17,13 @@ from modelkit import base_model
 from modelkit.weights import adapter, loading
 from modelkit.weights.compute import measure
 from modelkit.weights.tiny import create_tiny
-from openledger_testing.crash.service_run import Using, acknowledged, until
+from openledger_testing.crash.service_run import Using, acknowledged
 from openledger_testing.crash.service_run import live as live_service
 from openledger_testing.crash.stored_state import check_at_rest, check_objects, events, one
 from servicekit.eventlog import open_event_log, topics
 from servicekit.eventlog.events import new_event, to_record
 from servicekit.objects import ObjectStore
+from servicekit.testing.waiting import eventually
 
 VERSION = "models/colours/versions/1"
 QUESTIONS = ("baseModels/tiny", VERSION, VERSION)
@@ -66,18 +67,18 @@ def live(folder: Path) -> None:
 
 def use(using: Using) -> None:
     stub = using.stub(InferenceServiceStub, "asker", "user")
-    until(lambda: is_served(stub), "the promoted version is served")
+    eventually(lambda: is_served(stub), "the promoted version is served")
     for model in QUESTIONS:
         sampling = pb.SamplingParameters(max_output_tokens=4)
         parts = list(stub.Generate(pb.GenerateRequest(model=model, prompt="What colour?", sampling=sampling)))
         assert parts[-1].HasField("finished"), parts[-1]
         using.acknowledged(parts[0].started.inference.removeprefix("inferences/"))
     finished = acknowledged(using.folder)
-    until(
+    eventually(
         lambda: set(finished) <= set(events(using.folder, topics.INFERENCE_COMPLETED_V1.name)),
         "answers are sent",
     )
-    until(
+    eventually(
         lambda: one(database(using.folder), "SELECT count(*) FROM inbox") == 1,
         "the version's event is handled",
     )

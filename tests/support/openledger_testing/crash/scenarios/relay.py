@@ -19,7 +19,7 @@ from chain_relay.web3_chain import connect
 from identity.digest import sha256_bytes
 from openledger_testing import attributed_answers
 from openledger_testing.anvil import Anvil
-from openledger_testing.crash.service_run import Using, until
+from openledger_testing.crash.service_run import Using
 from openledger_testing.crash.service_run import live as live_service
 from openledger_testing.crash.stored_state import (
     appearances,
@@ -32,6 +32,7 @@ from openledger_testing.crash.stored_state import (
 )
 from servicekit.eventlog import open_event_log, topics
 from servicekit.eventlog.events import new_event, to_record
+from servicekit.testing.waiting import eventually
 
 TOPICS = (topics.ATTRIBUTION_SCORED_V1, topics.DATANET_SNAPSHOT_V1, topics.MODEL_VERSION_V1)
 ANSWERS = 5
@@ -113,11 +114,11 @@ def live(folder: Path) -> None:
 
 def use(using: Using) -> None:
     found = database(using.folder)
-    until(
+    eventually(
         lambda: lag(using.folder, "chain-relay", *(topic.name for topic in TOPICS)) == 0,
         "all events are taken in",
     )
-    until(
+    eventually(
         lambda: one(found, "SELECT count(*) FROM scored_answer WHERE batch_seq IS NULL") < 2,
         "full batches are sealed",
     )
@@ -136,7 +137,7 @@ def use(using: Using) -> None:
         lambda: one(found, "SELECT count(*) FROM signed_transaction WHERE outcome = 'OPEN'") == 0,
         "nothing is open",
     )
-    until(lambda: one(found, "SELECT count(*) FROM outbox") == 0, "all is published")
+    eventually(lambda: one(found, "SELECT count(*) FROM outbox") == 0, "all is published")
 
 
 def mined_until(condition: Any, what: str) -> None:
@@ -146,7 +147,7 @@ def mined_until(condition: Any, what: str) -> None:
         chain().mine()
         return bool(condition())
 
-    until(poll, what)
+    eventually(poll, what)
 
 
 def check(folder: Path) -> None:

@@ -20,7 +20,7 @@ from openledger.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
 
 from identity.digest import canonical_json, digest_json, sha256_bytes
 from identity.snapshot import SnapshotLine, root, write_lines
-from openledger_testing.crash.service_run import Using, until
+from openledger_testing.crash.service_run import Using
 from openledger_testing.crash.service_run import live as live_service
 from openledger_testing.crash.stored_state import appearances, check_at_rest, check_objects, events, one, rows
 from openledger_testing.repository import ROOT
@@ -28,6 +28,7 @@ from servicekit import crash
 from servicekit.eventlog import open_event_log, topics
 from servicekit.eventlog.events import new_event, to_record
 from servicekit.objects import ObjectStore
+from servicekit.testing.waiting import eventually
 from trainer.contract.base_models import BaseModel, registered_path
 from trainer.contract.files import RESULT_FILE, TrainingResult, write_json
 from trainer.jobs.runner import JobStatus
@@ -153,7 +154,7 @@ def live(folder: Path) -> None:
 
 
 def use(using: Using) -> None:
-    until(lambda: one(database(using.folder), "SELECT count(*) FROM snapshots"), "the snapshot is known")
+    eventually(lambda: one(database(using.folder), "SELECT count(*) FROM snapshots"), "the snapshot is known")
     stub, jobs = using.stub(TrainerServiceStub, "alice", "builder"), OutlivingJobs(using.folder)
     register_base_model(using, jobs)
     run = stub.CreateTrainingRun(run_request("train"))
@@ -164,20 +165,20 @@ def use(using: Using) -> None:
     second = stub.CreateTrainingRun(run_request("cancel"))
     id_ = second.name.rsplit("/", 1)[1]
     if second.state != pb.RUN_STATE_CANCELLED:
-        until(lambda: jobs.status(id_) is not JobStatus.UNKNOWN, "the second job is at Ray")
+        eventually(lambda: jobs.status(id_) is not JobStatus.UNKNOWN, "the second job is at Ray")
         stub.CancelTrainingRun(pb.CancelTrainingRunRequest(name=second.name))
-    until(lambda: jobs.status(id_) is JobStatus.STOPPED, "the second job is stopped")
-    until(
+    eventually(lambda: jobs.status(id_) is JobStatus.STOPPED, "the second job is stopped")
+    eventually(
         lambda: one(database(using.folder), "SELECT count(*) FROM jobs WHERE at_ray") == 0, "no job is at Ray"
     )
-    until(lambda: one(database(using.folder), "SELECT count(*) FROM outbox") == 0, "all is published")
+    eventually(lambda: one(database(using.folder), "SELECT count(*) FROM outbox") == 0, "all is published")
 
 
 def register_base_model(using: Using, jobs: OutlivingJobs) -> None:
     """Does what Ray does: the import runs, leaves its result, ends."""
     path = registered_path(using.folder, "tiny")
     if not path.is_file():
-        until(lambda: jobs.status(IMPORT) is not JobStatus.UNKNOWN, "the import is at Ray")
+        eventually(lambda: jobs.status(IMPORT) is not JobStatus.UNKNOWN, "the import is at Ray")
         model = BaseModel(
             id="tiny",
             digest=sha256_bytes(b"base"),
@@ -188,7 +189,7 @@ def register_base_model(using: Using, jobs: OutlivingJobs) -> None:
         )
         write_json(settings(using.folder).jobs / "import-tiny" / RESULT_FILE, model)
         jobs.set(IMPORT, JobStatus.SUCCEEDED)
-        until(path.is_file, "the base model is registered")
+        eventually(path.is_file, "the base model is registered")
 
 
 def decide_about_policies(using: Using, stub: Any) -> None:
@@ -237,7 +238,7 @@ def run_request(request_id: str) -> pb.CreateTrainingRunRequest:
 def train(using: Using, stub: Any, jobs: OutlivingJobs, run: pb.TrainingRun) -> str:
     """What Ray does: the job runs, leaves its result, ends. Returns the version's name."""
     id_ = run.name.rsplit("/", 1)[1]
-    until(lambda: jobs.status(id_) is not JobStatus.UNKNOWN, "the job is at Ray")
+    eventually(lambda: jobs.status(id_) is not JobStatus.UNKNOWN, "the job is at Ray")
     put = using.service.objects.put_bytes
     result = TrainingResult(
         adapter_digest=put(b"adapter"),
@@ -257,7 +258,7 @@ def evaluate(using: Using, stub: Any, jobs: OutlivingJobs, version: pb.ModelVers
         pb.EvaluateModelVersionRequest(name=version.name, suites=asked, request_id="evaluate")
     )
     id_ = evaluation.name.rsplit("/", 1)[1]
-    until(lambda: jobs.status(id_) is not JobStatus.UNKNOWN, "the evaluation is at Ray")
+    eventually(lambda: jobs.status(id_) is not JobStatus.UNKNOWN, "the evaluation is at Ray")
     (report, outcomes), put = make_report(version, SUITES), using.service.objects.put_bytes
     result = {
         "report_digest": put(canonical_json(report)), "outcomes_digest": put(outcomes), "verdict": report["gate"]["verdict"],
