@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,8 +34,6 @@ from trainer.jobs.ray_jobs import RayJobs
 from trainer.jobs.runner import JobStatus, RunnerUnavailable
 
 LIMIT_S = 0.5
-ANSWERED_S = 60.0
-"""Only tells an end from none: the error is the proof that the deadline worked."""
 ANSWER = json.dumps({"jsonrpc": "2.0", "id": 1, "result": "0x7a69", "status": "RUNNING", "keys": []}).encode()
 
 
@@ -132,10 +129,8 @@ def test_a_call_ends_in_time_and_works_after_the_fault(
     eventually(lambda: works(call, error))
     threads = set(threading.enumerate())
     proxy.strike(mode)
-    begun = time.monotonic()
     with pytest.raises(error):
         call()
-    assert time.monotonic() - begun < ANSWERED_S
     proxy.heal()
     eventually(lambda: works(call, error), "a call that succeeds")
 
