@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from openledger.trainer.v1 import trainer_pb2 as pb
 
     from openledger_cli import promotions
+    from openledger_cli.model_export import run as model_export
     from openledger_client import downloads, errors, paging, watches
 else:
     pb = Deferred("openledger.trainer.v1.trainer_pb2")
     downloads = Deferred("openledger_client.downloads")
     errors = Deferred("openledger_client.errors")
+    model_export = Deferred("openledger_cli.model_export.run")
     paging = Deferred("openledger_client.paging")
     promotions = Deferred("openledger_cli.promotions")
     watches = Deferred("openledger_client.watches")
@@ -147,6 +149,52 @@ def outcomes(
     )
     object_.save(out)
     emit_file(out, object_.received, object_.digest)
+
+
+@app.command()
+def export(
+    name: Name,
+    to: Annotated[Path, typer.Option(help="New folder to write.")],
+    form: Annotated[
+        str,
+        typer.Option("--as", help="peft: the adapter alone. merged: one model, made with torch."),
+    ] = "peft",
+    with_base: Annotated[
+        bool, typer.Option("--with-base", help="With --as peft: also writes the base, into FOLDER/base.")
+    ] = False,
+    float32: Annotated[
+        bool,
+        typer.Option("--float32", help="With --as merged: stores float32, whatever the base has."),
+    ] = False,
+) -> None:
+    """Writes a version as a folder for transformers and PEFT, with a model card. GGUF: see docs/export.md."""
+    forms = [each.value for each in model_export.Form]
+    if form not in forms:
+        right = f"{' or '.join(forms)}" + ("; docs/export.md says how to make GGUF" if form == "gguf" else "")
+        raise typer.BadParameter(f"{form!r} is not {right}", param_hint="--as")
+    if with_base and form != "peft":
+        raise typer.BadParameter("is for --as peft; a merged model holds its base", param_hint="--with-base")
+    if float32 and form != "merged":
+        raise typer.BadParameter("is for --as merged", param_hint="--float32")
+    client = session().client
+    version = client.trainer.GetModelVersion(pb.GetModelVersionRequest(name=name))
+    with progress("exporting") as bar:
+        written = model_export.export(
+            client,
+            version,
+            to,
+            form=model_export.Form(form),
+            with_base=with_base,
+            float32=float32,
+            progress=bar,
+        )
+    sizes = [(str(path), path.stat().st_size) for path in written]
+    if session().as_json:
+        print(
+            json.dumps({"folder": str(to), "files": [{"file": file, "bytes": size} for file, size in sizes]})
+        )
+    else:
+        emit_table(["file", "bytes"], sizes)
 
 
 @app.command()

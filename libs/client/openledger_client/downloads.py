@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Download:
     """One object, streamed by a Download method, e.g. `client.datanet.DownloadSnapshot`.
 
-    When the connection is lost, the object is requested again and the bytes that have arrived are skipped.
+    When the connection is lost, the object is requested again: from where it was cut if the request has a field `offset`,
+    else from its beginning, and the bytes that have arrived are skipped.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Download:
         hashed = hashlib.sha256()
         self.received = 0
         while True:
-            stream = self._call(self._request)
+            stream = self._call(self._request_of_the_rest())
             try:
                 for chunk in stream:
                     if fresh := self._fresh(chunk):
@@ -101,6 +102,14 @@ class Download:
                 partial.unlink()
                 raise
         return partial.replace(path)
+
+    def _request_of_the_rest(self) -> Any:
+        if not self.received or "offset" not in self._request.DESCRIPTOR.fields_by_name:
+            return self._request
+        rest = type(self._request)()
+        rest.CopyFrom(self._request)
+        rest.offset = self.received
+        return rest
 
     def _fresh(self, chunk: ObjectChunk) -> bytes:
         """Returns the bytes of a chunk that have not arrived before."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from openledger.common.v1.object_pb2 import ObjectChunk
 from openledger.datanet.v1 import datanet_pb2 as pb
 from openledger.settlement.v1 import settlement_pb2
+from openledger.trainer.v1 import trainer_pb2
 
 from openledger_client import Addresses, AsyncClient, Client
 from openledger_client.downloads import Download
@@ -155,6 +157,33 @@ def test_a_download_that_is_cut_is_whole_and_verified(
     download = Download(client.datanet.DownloadSnapshot, pb.DownloadSnapshotRequest(), sleep=waits.append)
     assert download.save(tmp_path / "new" / "records.jsonl").read_bytes() == OBJECT
     assert (download.digest, download.size, download.received) == (DIGEST, len(OBJECT), len(OBJECT))
+
+
+def test_a_download_continues_where_it_was_cut_if_its_request_can_say_so() -> None:
+    asked: list[int] = []
+
+    class Cut:
+        """A stream of one chunk, which is cut behind it unless it is the last."""
+
+        def __init__(self, offset: int) -> None:
+            self._offset = offset
+
+        def __iter__(self) -> Iterator[ObjectChunk]:
+            data = OBJECT[self._offset : self._offset + 300]
+            yield ObjectChunk(digest=DIGEST, size=len(OBJECT), offset=self._offset, data=data)
+            if self._offset + len(data) < len(OBJECT):
+                raise Unavailable("cut")
+
+        def cancel(self) -> None: ...
+
+    def call(request: trainer_pb2.DownloadModelVersionRequest) -> Any:
+        asked.append(request.offset)
+        return Cut(request.offset)
+
+    request = trainer_pb2.DownloadModelVersionRequest(name="models/m/versions/1")
+    download: Any = Download(cast(Any, call), request, sleep=lambda _: None)
+    assert download.read() == OBJECT
+    assert (asked, request.offset) == ([0, 300, 600], 0)
 
 
 def test_bytes_without_their_digest_are_refused_and_leave_no_file(

@@ -142,8 +142,8 @@ class Trainer:
         eventually(lambda: self.runner.jobs.get(id_) is JobStatus.RUNNING, f"the job of {name}")
         return id_
 
-    def trained(self, **fields: Any) -> pb.ModelVersion:
-        """A version, as if a job had made it."""
+    def trained(self, *, adapter: bytes = b"", **fields: Any) -> pb.ModelVersion:
+        """A version, as if a job had made it, with this manifest of its adapter."""
         run = self.create(**fields)
         id_ = self.at_ray(run.name)
         with ProgressWriter(self.folder(run.name)) as progress:
@@ -161,12 +161,12 @@ class Trainer:
                     "tokens_per_s": 400.0,
                 },
             )
-        adapter = self.service.objects.put_bytes(f"adapter of {id_}".encode())
+        adapter_digest = self.service.objects.put_bytes(adapter or f"adapter of {id_}".encode())
         manifest = self.service.objects.put_bytes(f"manifest of {id_}".encode())
         write_json(
             self.folder(run.name) / RESULT_FILE,
             TrainingResult(
-                adapter_digest=adapter,
+                adapter_digest=adapter_digest,
                 training_manifest_digest=manifest,
                 compute="cpu/float32",
                 packages={"torch": "2"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from trainer import convert
 from trainer.base_models import BaseModels
 from trainer.evaluations import Evaluations
 from trainer.gate_policies import GatePolicies
+from trainer.model_files import ModelFiles, pieces
 from trainer.overrides import Overrides
 from trainer.promotion import Promotions
 from trainer.runs import Runs
@@ -42,7 +42,6 @@ from trainer.watch import follow
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_CHUNK_BYTES = 256 << 10
 _ALL_MODELS = "models/-"
 _ALL_POLICIES = "gatePolicies/-"
 
@@ -63,6 +62,7 @@ class TrainerApi(TrainerServiceServicer):
         self._base_models = base_models
         self._runs = Runs(engine, objects, base_models, changes)
         self._versions = Versions(engine)
+        self._model_files = ModelFiles(engine, objects)
         self._evaluations = Evaluations(engine, objects)
         self._promotions = Promotions(engine, objects)
         self._overrides = Overrides(engine)
@@ -153,6 +153,18 @@ class TrainerApi(TrainerServiceServicer):
             total_size=page.total_size,
         )
 
+    async def DownloadModelVersion(
+        self, request: pb.DownloadModelVersionRequest, context: Context
+    ) -> AsyncIterator[ObjectChunk]:
+        """See the proto."""
+        principal, name = current_principal(), names.parse("name", ModelVersionName, request.name)
+        part, where = convert.to_part(request.part), request.offset
+        digest, file = await asyncio.to_thread(
+            self._model_files.open, principal, name, part, request.file, offset=where
+        )
+        async for size, offset, data in pieces(file):
+            yield ObjectChunk(digest=digest, size=size, offset=offset, data=data)
+
     async def EvaluateModelVersion(
         self, request: pb.EvaluateModelVersionRequest, context: Context
     ) -> pb.Evaluation:
@@ -192,11 +204,8 @@ class TrainerApi(TrainerServiceServicer):
     ) -> AsyncIterator[ObjectChunk]:
         """See the proto."""
         digest, file = await asyncio.to_thread(self._evaluations.outcomes, request.digest)
-        with file:
-            size = os.fstat(file.fileno()).st_size
-            for offset in range(0, max(size, 1), _CHUNK_BYTES):
-                data = await asyncio.to_thread(file.read, _CHUNK_BYTES)
-                yield ObjectChunk(digest=digest, size=size, offset=offset, data=data)
+        async for size, offset, data in pieces(file):
+            yield ObjectChunk(digest=digest, size=size, offset=offset, data=data)
 
     async def PromoteModelVersion(
         self, request: pb.PromoteModelVersionRequest, context: Context

@@ -44,6 +44,7 @@ from trainer.entities import (
     VersionState,
 )
 from trainer.gate_policy import to_bytes as to_policy_bytes
+from trainer.model_files import Part
 from trainer.promotion_history import entry_hash, to_bytes
 from trainer.proposals import Proposal, WeightedSnapshot
 
@@ -88,6 +89,11 @@ _ROLES: Mapping[Role, pb.SuiteRole.ValueType] = {
     Role.DOMAIN: pb.SUITE_ROLE_DOMAIN,
     Role.RETAINED: pb.SUITE_ROLE_RETAINED,
 }
+_PARTS: Mapping[pb.ModelVersionPart.ValueType, Part] = {
+    pb.MODEL_VERSION_PART_BASE_MODEL: Part.BASE_MODEL,
+    pb.MODEL_VERSION_PART_ADAPTER: Part.ADAPTER,
+    pb.MODEL_VERSION_PART_TRAINING_MANIFEST: Part.TRAINING_MANIFEST,
+}
 _PEOPLE = ("promote", "override", "loosen")
 _UNITS = {"accuracy": "accuracy", "bits_per_byte": "bits/byte"}
 _REHEARSAL_KINDS: Mapping[str, pb.RehearsalKind.ValueType] = {
@@ -97,6 +103,11 @@ _REHEARSAL_KINDS: Mapping[str, pb.RehearsalKind.ValueType] = {
 _NUMBERS = ("learning_rate", "steps", "batch_size", "lora_rank", "lora_alpha", "warmup_ratio", "max_tokens",
             "seed", "workers")  # fmt: skip
 _REHEARSAL_NUMBERS = ("sequences", "tokens_each", "sequences_per_step", "kl_weight")
+
+
+def to_part(part: pb.ModelVersionPart.ValueType) -> Part:
+    """Returns the part of a version that a request names; validation has refused any other value."""
+    return _PARTS[part]
 
 
 def to_proposal(request: pb.AssessTrainingSpecRequest | pb.CreateTrainingRunRequest) -> Proposal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 from openledger.common.v1.object_pb2 import ObjectChunk
 from openledger.trainer.v1 import trainer_pb2
 
@@ -17,6 +19,7 @@ COMMANDS = {
     "CancelTrainingRun": f"train cancel {RUN}",
     "GetModelVersion": f"model get {VERSION}",
     "ListModelVersions": "model list m",
+    "DownloadModelVersion": f"model export {VERSION} --to {{folder}}/exported",
     "EvaluateModelVersion": f"model evaluate {VERSION} --suite hellaswag=10",
     "WatchEvaluation": f"model evaluate {VERSION}",
     "GetEvaluationReport": f"model report {REPORT}",
@@ -36,7 +39,13 @@ COMMANDS = {
     "ListPromotions": "model promotions m",
 }
 
+_MANIFEST = b'{"base": "", "files": {}, "snapshots": []}'
+"""Of a base, an adapter and a training alike."""
+
 RESPONSES = {
+    "DownloadModelVersion": ObjectChunk(
+        digest="sha256:" + sha256(_MANIFEST).hexdigest(), size=len(_MANIFEST), data=_MANIFEST
+    ),
     "DownloadEvaluationOutcomes": ObjectChunk(digest=EMPTY),
     "GetEvaluationReport": trainer_pb2.EvaluationReport(digest=REPORT, outcomes_digest=EMPTY),
     "WatchEvaluation": trainer_pb2.EvaluationUpdate(

@@ -17,6 +17,11 @@ _PARTS = (
         "{base}",
         "1 to 63 of a-z, 0-9, '.' and '-', beginning with a letter or digit",
     ),
+    (
+        r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}",
+        "{file}",
+        "1 to 128 letters, digits, '.', '_' and '-', not beginning with '.' or '-'",
+    ),
     (r"[a-z][a-z0-9-]{1,62}", "{id}", "2 to 63 of a-z, 0-9 and '-', beginning with a letter"),
     (r"[a-z][a-z0-9_]{0,62}", "{word}", "1 to 63 of a-z, 0-9 and '_', beginning with a letter"),
     (r"[1-9][0-9]{0,8}", "{number}", "a number from 1 to 999999999"),

@@ -146,6 +146,34 @@ MODEL_VERSION_STATE_RETIRED: ModelVersionState.ValueType  # 5
 """No longer served: a newer version was promoted."""
 Global___ModelVersionState: _TypeAlias = ModelVersionState  # noqa: Y015
 
+class _ModelVersionPart:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelVersionPartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelVersionPart.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_VERSION_PART_UNSPECIFIED: _ModelVersionPart.ValueType  # 0
+    """Not set."""
+    MODEL_VERSION_PART_BASE_MODEL: _ModelVersionPart.ValueType  # 1
+    """The base model: a manifest that names its files."""
+    MODEL_VERSION_PART_ADAPTER: _ModelVersionPart.ValueType  # 2
+    """The adapter: a manifest that names its files."""
+    MODEL_VERSION_PART_TRAINING_MANIFEST: _ModelVersionPart.ValueType  # 3
+    """The training manifest, which names no files."""
+
+class ModelVersionPart(_ModelVersionPart, metaclass=_ModelVersionPartEnumTypeWrapper):
+    """The objects that a version is made of. Each begins with a manifest, whose digest is in the ModelVersion."""
+
+MODEL_VERSION_PART_UNSPECIFIED: ModelVersionPart.ValueType  # 0
+"""Not set."""
+MODEL_VERSION_PART_BASE_MODEL: ModelVersionPart.ValueType  # 1
+"""The base model: a manifest that names its files."""
+MODEL_VERSION_PART_ADAPTER: ModelVersionPart.ValueType  # 2
+"""The adapter: a manifest that names its files."""
+MODEL_VERSION_PART_TRAINING_MANIFEST: ModelVersionPart.ValueType  # 3
+"""The training manifest, which names no files."""
+Global___ModelVersionPart: _TypeAlias = ModelVersionPart  # noqa: Y015
+
 class _Verdict:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1377,6 +1405,40 @@ class GetModelVersionRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetModelVersionRequest: _TypeAlias = GetModelVersionRequest  # noqa: Y015
+
+@_typing.final
+class DownloadModelVersionRequest(_message.Message):
+    """Asks for an object of a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}/versions/{n}`."""
+    part: Global___ModelVersionPart.ValueType
+    """Which part of it."""
+    file: _builtins.str
+    """A file that the part's manifest names, e.g. "model.safetensors"; "" means the manifest itself."""
+    offset: _builtins.int
+    """Bytes at the object's beginning to leave out, for a download that continues."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        part: Global___ModelVersionPart.ValueType = ...,
+        file: _builtins.str = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "name", b"name", "offset", b"offset", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DownloadModelVersionRequest: _TypeAlias = DownloadModelVersionRequest  # noqa: Y015
 
 @_typing.final
 class ListModelVersionsRequest(_message.Message):

@@ -81,6 +81,11 @@ class TrainerServiceStub(object):
                 request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListModelVersionsRequest.SerializeToString,
                 response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListModelVersionsResponse.FromString,
                 _registered_method=True)
+        self.DownloadModelVersion = channel.unary_stream(
+                '/openledger.trainer.v1.TrainerService/DownloadModelVersion',
+                request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.DownloadModelVersionRequest.SerializeToString,
+                response_deserializer=openledger_dot_common_dot_v1_dot_object__pb2.ObjectChunk.FromString,
+                _registered_method=True)
         self.EvaluateModelVersion = channel.unary_unary(
                 '/openledger.trainer.v1.TrainerService/EvaluateModelVersion',
                 request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.EvaluateModelVersionRequest.SerializeToString,
@@ -230,6 +235,14 @@ class TrainerServiceServicer(object):
 
     def ListModelVersions(self, request, context):
         """Lists a model's versions, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DownloadModelVersion(self, request, context):
+        """Streams an object of a version, so that the version can be used without the platform: a manifest, or a file that one names.
+        PERMISSION_DENIED for another's model. NOT_FOUND for a file that the manifest does not name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -403,6 +416,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.ListModelVersions,
                     request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListModelVersionsRequest.FromString,
                     response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListModelVersionsResponse.SerializeToString,
+            ),
+            'DownloadModelVersion': grpc.unary_stream_rpc_method_handler(
+                    servicer.DownloadModelVersion,
+                    request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.DownloadModelVersionRequest.FromString,
+                    response_serializer=openledger_dot_common_dot_v1_dot_object__pb2.ObjectChunk.SerializeToString,
             ),
             'EvaluateModelVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.EvaluateModelVersion,
@@ -734,6 +752,33 @@ class TrainerService(object):
             '/openledger.trainer.v1.TrainerService/ListModelVersions',
             openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListModelVersionsRequest.SerializeToString,
             openledger_dot_trainer_dot_v1_dot_trainer__pb2.ListModelVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DownloadModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/openledger.trainer.v1.TrainerService/DownloadModelVersion',
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.DownloadModelVersionRequest.SerializeToString,
+            openledger_dot_common_dot_v1_dot_object__pb2.ObjectChunk.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,10 @@ class TrainerServiceStub:
     """Reads one model version."""
     ListModelVersions: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListModelVersionsRequest, _trainer_pb2.ListModelVersionsResponse]
     """Lists a model's versions, newest first."""
+    DownloadModelVersion: _grpc.UnaryStreamMultiCallable[_trainer_pb2.DownloadModelVersionRequest, _object_pb2.ObjectChunk]
+    """Streams an object of a version, so that the version can be used without the platform: a manifest, or a file that one names.
+    PERMISSION_DENIED for another's model. NOT_FOUND for a file that the manifest does not name.
+    """
     EvaluateModelVersion: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.EvaluateModelVersionRequest, _trainer_pb2.Evaluation]
     """Starts the evaluation of a version against its base, or returns the one that runs or has succeeded for the same suites."""
     WatchEvaluation: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchEvaluationRequest, _trainer_pb2.EvaluationUpdate]
@@ -114,6 +118,10 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Reads one model version."""
     ListModelVersions: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListModelVersionsRequest, _trainer_pb2.ListModelVersionsResponse]  # type: ignore[assignment]
     """Lists a model's versions, newest first."""
+    DownloadModelVersion: _aio.UnaryStreamMultiCallable[_trainer_pb2.DownloadModelVersionRequest, _object_pb2.ObjectChunk]  # type: ignore[assignment]
+    """Streams an object of a version, so that the version can be used without the platform: a manifest, or a file that one names.
+    PERMISSION_DENIED for another's model. NOT_FOUND for a file that the manifest does not name.
+    """
     EvaluateModelVersion: _aio.UnaryUnaryMultiCallable[_trainer_pb2.EvaluateModelVersionRequest, _trainer_pb2.Evaluation]  # type: ignore[assignment]
     """Starts the evaluation of a version against its base, or returns the one that runs or has succeeded for the same suites."""
     WatchEvaluation: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchEvaluationRequest, _trainer_pb2.EvaluationUpdate]  # type: ignore[assignment]
@@ -227,6 +235,16 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ListModelVersionsResponse, _abc.Awaitable[_trainer_pb2.ListModelVersionsResponse]]:
         """Lists a model's versions, newest first."""
+
+    @_abc_1.abstractmethod
+    def DownloadModelVersion(
+        self,
+        request: _trainer_pb2.DownloadModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_object_pb2.ObjectChunk], _abc.AsyncIterator[_object_pb2.ObjectChunk]]:
+        """Streams an object of a version, so that the version can be used without the platform: a manifest, or a file that one names.
+        PERMISSION_DENIED for another's model. NOT_FOUND for a file that the manifest does not name.
+        """
 
     @_abc_1.abstractmethod
     def EvaluateModelVersion(
