@@ -46,6 +46,8 @@ class Report:
 
     table: Table
     previewed: list[Prepared]
+    rejected: Path | None
+    """The file of rejected rows."""
     refused: list[Refusal] = field(default_factory=list)
     """The first `_SHOWN`."""
 
@@ -88,7 +90,10 @@ class Report:
             where = f", {each.field}" if each.field else ""
             say(f"{place(each)}{where}: ", (each.rule, "red"), f" {each.reason}")
         if tally.refused_count > len(self.refused):
-            say(f"and {tally.refused_count - len(self.refused):,} more; --rejected FILE has all")
+            all_of_them = (
+                f"{self.rejected} has all" if self.rejected else "--rejected FILE writes all to a file"
+            )
+            say(f"and {tally.refused_count - len(self.refused):,} more; {all_of_them}")
 
     def _as_dict(self, tally: Tally, schema: pb.RecordSchema) -> dict[str, Any]:
         previewed = [
@@ -125,19 +130,17 @@ def continued(note: ProgressFile, *, resume: bool) -> Tally | None:
     return done
 
 
-def dry_run(
-    table: Table, schema: pb.RecordSchema, mapping: FieldMapping, report: Report, rejected: Path | None
-) -> Tally:
+def dry_run(table: Table, schema: pb.RecordSchema, mapping: FieldMapping, report: Report) -> Tally:
     """Checks all rows, sends nothing, and returns how many would be sent (`accepted`) and rejected."""
     report.begin(schema)
     tally = Tally()
     with ExitStack() as stack:
         file = None
-        if rejected is not None:
+        if report.rejected is not None:
             try:
-                file = stack.enter_context(rejected.open("wb"))
+                file = stack.enter_context(report.rejected.open("wb"))
             except OSError as error:
-                message = f"{rejected} cannot be written: {error.strerror}"
+                message = f"{report.rejected} cannot be written: {error.strerror}"
                 raise InputError.of("rejected", "writable", message) from None
         bar = stack.enter_context(progress("checking"))
         for row in prepared(table, schema, mapping):
@@ -193,7 +196,11 @@ def _is_about_the_arguments(error: BaseException, tally: Tally, done: Tally | No
 
 
 def _say_stopped(error: BaseException, tally: Tally) -> None:
-    why = f"{error.code.name}: {error}" if isinstance(error, OpenLedgerError) else "interrupted"
+    why = "interrupted"
+    if isinstance(error, InputError):
+        why = error.violations[0].message
+    elif isinstance(error, OpenLedgerError):
+        why = f"{error.code.name}: {error}"
     message = f"openledger: stopped after row {tally.rows:,}: {why}"
     print(printable(message), file=sys.stderr)
     print("Continue it by the same command with --resume.", file=sys.stderr)

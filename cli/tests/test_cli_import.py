@@ -10,6 +10,7 @@ import sys
 import threading
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,31 @@ def test_a_dry_run_names_all_faults_and_sends_nothing(
     assert len((tmp_path / "rejected.jsonl").read_text().splitlines()) == 2
     assert script.stored == []
     assert {type(each).__name__ for each in script.requests} == {"GetDatanetRequest"}
+
+
+def test_of_many_rejected_rows_the_first_are_shown(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "claims.csv").write_text(HEADER + "A tree fell;storm;30\n" * 25)
+    rejected = tmp_path / "rejected.jsonl"
+    for more, where in (
+        (["--rejected", str(rejected)], f"and 5 more; {rejected} has all"),
+        ([], "and 5 more; --rejected"),
+    ):
+        for dry in ([], ["--dry-run"]):
+            result = run(environment, tmp_path / "claims.csv", *more, *dry)
+            assert (result.exit_code, result.output.count("label_not_allowed not")) == (1, 20)
+            assert where in shown(result)
+
+
+def test_a_file_that_breaks_off_is_imported_up_to_there(
+    script: Script, environment: dict[str, str], tmp_path: Path
+) -> None:
+    rows = [f'{{"report": "Candle {n} fell", "cause": "fire"}},' for n in range(1, 151)]
+    (tmp_path / "claims.json").write_text("[" + "".join(rows) + '{"repo')
+    result = run(environment, tmp_path / "claims.json")
+    assert result.exit_code == 3, result.output
+    assert "stopped after row 150: " in shown(result)
+    assert "the array is not closed; the file is incomplete" in shown(result)
+    assert len(script.stored) == 150
 
 
 def test_programs_read_json(script: Script, environment: dict[str, str], file: Path) -> None:
@@ -209,6 +235,15 @@ def test_another_file_is_not_continued(script: Script, environment: dict[str, st
     assert "this one begins again" in shown(again)
 
 
+def ended(process: subprocess.Popen[str], how: signal.Signals) -> str:
+    """Ends a process by a signal, and returns its errors. Python may drop an interrupt that falls into a finaliser."""
+    for _ in range(5):
+        process.send_signal(how)
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=60)[1]
+    raise AssertionError(f"{how.name} does not end it")
+
+
 @pytest.mark.server
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
 def test_a_process_that_ends_in_the_middle_is_resumed(
@@ -234,8 +269,7 @@ def test_a_process_that_ends_in_the_middle_is_resumed(
     )
     try:
         assert reached.wait(300), process.communicate(timeout=10)
-        process.send_signal(how)
-        _, stderr = process.communicate(timeout=300)
+        stderr = ended(process, how)
     finally:
         release.set()
         process.kill()

@@ -101,9 +101,9 @@ def import_file(
             constants=constants,
             ignore_other_columns=ignore_other_fields,
         )
-        report = shown.Report(table, _previewed(table, schema, mapping, preview))
+        report = shown.Report(table, _previewed(table, schema, mapping, preview), rejected)
         if dry_run:
-            tally = shown.dry_run(table, schema, mapping, report, rejected)
+            tally = shown.dry_run(table, schema, mapping, report)
         else:
             settings = [table.format, encoding, delimiter, columns, constants, ignore_other_fields]
             identity = importing.Identity.of(file, contributor, settings, rejected)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -347,6 +348,9 @@ def test_the_progress_of_another_import_is_not_continued(tmp_path: Path) -> None
 
 def test_rejected_rows_that_are_gone_are_named(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
+    full = replace(folder.plan, rejected=Path("/dev/full"))
+    with pytest.raises(InputError, match="/dev/full: cannot be written"):
+        Importer(full).run(cast(Any, Store()))
     with pytest.raises(InputError, match="cannot be written: No such file"):
         Importer(folder.plan, done=Tally(rows=7, rejected_bytes=100)).run(cast(Any, Store()))
     folder.rejected.write_text("short")

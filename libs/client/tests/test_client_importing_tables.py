@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -271,6 +272,25 @@ def test_a_file_that_cannot_be_read_is_one_error(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         read(tmp_path / name)
+
+
+def test_a_first_line_that_was_cut_does_not_refuse_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "label": "y\n{"text": "x"}\n')
+    assert refused(read(tmp_path / "a.jsonl")) == [(1, 1, "not_json")]
+
+
+def test_a_file_that_cannot_be_read_twice_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    with os.fdopen(os.open(tmp_path / "a.csv", os.O_RDWR), "w"), pytest.raises(InputError, match="is a pipe"):
+        open_table(tmp_path / "a.csv")
+
+
+def test_a_parquet_file_may_have_no_rows_and_no_columns_to_read(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "a.parquet")
+    found = list(open_table(tmp_path / "a.parquet").rows(frozenset()))
+    assert [(each.number, dict(each.cells)) for each in found if isinstance(each, Row)] == [(1, {}), (2, {})]
+    parquet.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet") == []
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

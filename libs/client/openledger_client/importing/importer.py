@@ -20,6 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -152,7 +153,8 @@ class Importer:
     def _reject(self, refusal: Refusal) -> None:
         line = as_json(refusal)
         if self._rejected_file is not None:
-            self._rejected_file.write(line)
+            with _writing(self._plan.rejected):
+                self._rejected_file.write(line)
         self._refused(refusal)
         refused = {**self._tally.refused, refusal.rule: self._tally.refused.get(refusal.rule, 0) + 1}
         size = self._tally.rejected_bytes + (len(line) if self._rejected_file is not None else 0)
@@ -168,26 +170,23 @@ class Importer:
         path, size = self._plan.rejected, self._tally.rejected_bytes
         if path is None:
             return None
-        try:
+        with _writing(path):
             file = path.open("r+b" if size else "wb")
-        except OSError as error:
-            raise _unusable(path, f"cannot be written: {error.strerror}") from None
-        if file.seek(0, 2) < size:
+            if file.seek(0, 2) >= size:
+                file.truncate(size)
+                file.seek(size)
+                return file
             file.close()
-            raise _unusable(
-                path, f"is shorter than the {size:,} bytes that the interrupted import had written"
-            )
-        file.truncate(size)
-        file.seek(size)
-        return file
+        raise _unusable(path, f"is shorter than the {size:,} bytes that the interrupted import had written")
 
     def _write_progress(self) -> None:
         """Writes the progress file, after the rejected rows that it counts."""
         with self._changed:
             tally = self._tally
             if self._rejected_file is not None:
-                self._rejected_file.flush()
-                os.fsync(self._rejected_file.fileno())
+                with _writing(self._plan.rejected):
+                    self._rejected_file.flush()
+                    os.fsync(self._rejected_file.fileno())
         if self._plan.progress_file is not None:
             self._plan.progress_file.write(tally)
         self._written_at = self._clock()
@@ -202,7 +201,8 @@ class Importer:
                 self._plan.progress_file.remove()
         finally:
             if self._rejected_file is not None:
-                self._rejected_file.close()
+                with suppress(OSError):  # of a full disk, which `_write_progress` has named
+                    self._rejected_file.close()
 
 
 def as_json(refusal: Refusal) -> bytes:
@@ -241,5 +241,14 @@ def _refusal(row: Prepared, response: pb.ContributeResponse) -> Refusal | None:
     )
 
 
-def _unusable(path: Path, reason: str) -> InputError:
+@contextmanager
+def _writing(path: Path | None) -> Iterator[None]:
+    """Names the file of rejected rows where it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise _unusable(path, f"cannot be written: {error.strerror}") from None
+
+
+def _unusable(path: Path | None, reason: str) -> InputError:
     return InputError.of("rejected", "usable", f"{path}: {reason}")

@@ -308,6 +308,8 @@ def _depth(text: str) -> int:
 
 
 def _is_incomplete(first: bytes) -> bool:
-    """Returns whether a first line opens more brackets than it closes."""
-    text = _STRINGS.sub("", first.decode(errors="replace"))
-    return text.count("{") + text.count("[") > text.count("}") + text.count("]")
+    """Returns whether a first line ends within an object, as indented JSON does. One that was cut ends within a value."""
+    text = _STRINGS.sub("", first.decode(errors="replace")).rstrip()
+    return text.endswith(("{", "[", ",")) and text.count("{") + text.count("[") > text.count(
+        "}"
+    ) + text.count("]")

@@ -138,6 +138,11 @@ def reading(path: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise unreadable(path, error) from None
     with file:
+        if not file.seekable():
+            message = (
+                f"{str(path)!r} is a pipe or a device; a file is needed, because it is read more than once"
+            )
+            raise InputError.of("file", "readable", message)
         yield file
 
 
