@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from openledger.datanet.v1 import datanet_pb2 as pb
 
     from openledger_cli import importing as shown
-    from openledger_client import errors, importing
+    from openledger_client import importing
 else:
     pb = Deferred("openledger.datanet.v1.datanet_pb2")
     shown = Deferred("openledger_cli.importing")
-    errors = Deferred("openledger_client.errors")
     importing = Deferred("openledger_client.importing")
 
 STOPPED = 3
@@ -78,14 +77,9 @@ def import_file(
     Exit code 0 when all rows were accepted, 1 when some were rejected, 2 when nothing was sent because of the arguments or the
     file, 3 when it stopped before the end: --resume then continues. Nothing is doubled, however often it is repeated.
     """
-    if not contributor and not dry_run:
-        raise typer.BadParameter("is needed unless --dry-run is given", param_hint="--contributor")
     name = full_name("datanets", datanet)
-    contributor = full_name(f"{name}/contributors", contributor)
-    if contributor.count("/") != 3:
-        raise typer.BadParameter(
-            f"{contributor!r} is not a contributor of {name}", param_hint="--contributor"
-        )
+    if contributor or not dry_run:
+        contributor = _contributor_of(name, contributor)
     if rejected is not None and rejected.resolve() == file.resolve():
         raise typer.BadParameter(f"{str(rejected)!r} is the file that is imported", param_hint="--rejected")
     with _usage():
@@ -142,6 +136,16 @@ def suggest(
     print(
         json.dumps(tomllib.loads(text), indent=2, ensure_ascii=False) if session().as_json else text, end=""
     )
+
+
+def _contributor_of(datanet: str, given: str) -> str:
+    """`acme` -> `datanets/claims/contributors/acme`."""
+    if not given:
+        raise typer.BadParameter("is needed unless --dry-run is given", param_hint="--contributor")
+    found = full_name(f"{datanet}/contributors", given)
+    if found.count("/") != 3:
+        raise typer.BadParameter(f"{given!r} is not a contributor of {datanet}", param_hint="--contributor")
+    return found
 
 
 @contextmanager
