@@ -101,7 +101,7 @@ def test_ctrl_c_leaves_the_operation_running_and_says_how_to_go_on(
         assert process.stdout is not None
         assert process.stdout.readline().startswith("copy 1,000/4,000 records")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=300)
     script.hold.set()
     assert process.returncode == 130
     assert f"the service continues to seal: {NAME}" in said

@@ -81,7 +81,7 @@ def test_a_wrong_trace_endpoint_is_a_wrong_option(tmp_path: Path) -> None:
     """In a process of its own: one process has one exporter of traces."""
     arguments = ["--state-dir", str(tmp_path), "--otlp-endpoint", "http://[", "dlq", "list"]
     command = [sys.executable, "-m", "openledger_cli", *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 2
     assert "is like" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -55,12 +55,11 @@ def test_an_export_ends_in_time_and_the_next_one_succeeds_after_the_fault(
             pass
         return export.flush(LONGEST_S)
 
-    assert send()
-    assert not failing()
+    eventually(lambda: send() and not failing(), "an export")
     proxy.strike(mode)
     assert send()
     if mode is not Mode.RESET:  # then the exporter's second attempt may come through
-        assert failing()
+        eventually(failing, "the collector to be named")
     proxy.heal()
     eventually(lambda: send() and not failing(), "an export")
     export.close(1)

@@ -22,6 +22,7 @@ from servicekit.eventlog._kafka_clients import opened
 from servicekit.eventlog._kafka_consumer import unavailable
 from servicekit.heartbeats import Heartbeat
 from servicekit.http_client import HttpClient, HttpError
+from servicekit.testing.waiting import eventually
 from trainer.jobs.ray_jobs import RayJobs
 from trainer.jobs.runner import RunnerUnavailable
 
@@ -112,4 +113,8 @@ def test_a_client_that_finds_no_broker_leaves_no_thread(silent: str, kind: type)
     before = set(threading.enumerate())
     with pytest.raises(KafkaTimeoutError):
         opened(kind, bootstrap_servers=[silent], bootstrap_timeout_ms=200)
-    assert not [each.name for each in set(threading.enumerate()) - before if each.name.startswith("kafka-io")]
+
+    def left() -> list[str]:
+        return [each.name for each in set(threading.enumerate()) - before if each.name.startswith("kafka-io")]
+
+    eventually(lambda: not left(), "the end of the client's thread")

@@ -43,7 +43,7 @@ def outcome(address: str, method: str) -> grpc.StatusCode:
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(address, options=options) as over:
         try:
-            list(over.stream_stream(method)(iter([LARGE]), timeout=60))
+            list(over.stream_stream(method)(iter([LARGE]), timeout=300))
         except grpc.RpcError as error:
             failed: Any = error
             return grpc.StatusCode(failed.code())

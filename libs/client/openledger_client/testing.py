@@ -145,7 +145,7 @@ class Datanets(datanet_pb2_grpc.DatanetServiceServicer):
             if number == cut:
                 unavailable(context)
             if self._script.hold is not None and number == len(updates) - 1:
-                self._script.hold.wait(timeout=60)
+                self._script.hold.wait(timeout=300)
             update.name = request.name
             yield update
 

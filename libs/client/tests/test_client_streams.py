@@ -105,7 +105,7 @@ def test_a_source_may_wait_for_acknowledgements(client: Client) -> None:
 
     def records() -> Iterator[bytes]:
         yield b"first"
-        assert acknowledged.wait(30)
+        assert acknowledged.wait(120)
         yield b"second"
 
     answers = contribute(client.datanet, CONTRIBUTOR, records())

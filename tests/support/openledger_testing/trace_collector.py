@@ -13,6 +13,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from servicekit.testing.waiting import LONGEST_S
+
 
 @dataclass(frozen=True)
 class Span:
@@ -70,7 +72,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         with self._came:
             return list(self._spans)
 
-    def wait(self, until: Callable[[list[Span]], bool], timeout_s: float = 60) -> bool:
+    def wait(self, until: Callable[[list[Span]], bool], timeout_s: float = LONGEST_S) -> bool:
         """Whether what came fulfils a condition within that time."""
         with self._came:
             return self._came.wait_for(lambda: until(list(self._spans)), timeout_s)
