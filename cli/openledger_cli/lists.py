@@ -173,3 +173,27 @@ REWARD_ROOTS = Fields(
     filter="state = ACCEPTED",
     order_by="account_count desc",
 )
+DEAD_LETTERS = Fields(
+    sortable=[
+        "topic",
+        "dlq_offset",
+        "reason",
+        "detail",
+        "group",
+        "time",
+        "partition",
+        "offset",
+        "event_id",
+        "event_type",
+        "key",
+    ],
+    others=["redriven"],
+    filter="redriven = false",
+    order_by="time desc",
+)
+REFERENCES = Fields(
+    sortable=["name", "time", "objects"],
+    others=["pinned"],
+    filter="pinned = true",
+    order_by="objects desc",
+)

@@ -18,6 +18,7 @@ from datanet.store.snapshots import SNAPSHOTS
 from inference.catalogue import SERVED_MODELS
 from openledger_cli import lists
 from openledger_cli.__main__ import app
+from openledger_ops.lists import DEAD_LETTERS, REFERENCES
 from openledger_testing.every_rpc import METHODS
 from openledger_testing.rpc_commands import COMMANDS
 from openledger_testing.rpc_names import OVERRIDE, RUN, VERSION
@@ -51,6 +52,13 @@ LISTS: dict[str, tuple[lists.Fields, Listing, str]] = {
     "ListRewardRoots": (lists.REWARD_ROOTS, REWARD_ROOTS, "rewardRoots/1"),
 }
 """Per method: what the help says, what the service declares, and the name of an item (balances have none)."""
+
+
+OPERATORS: dict[str, tuple[lists.Fields, Listing]] = {
+    "dlq list": (lists.DEAD_LETTERS, DEAD_LETTERS),
+    "objects references": (lists.REFERENCES, REFERENCES),
+}
+"""Lists that no service serves."""
 
 
 def accept(listing: Listing, *, filter: str = "", order_by: str = "") -> None:
@@ -92,3 +100,13 @@ def test_the_help_of_a_list_shows_its_own_examples(method: str, tmp_path: Path) 
     shown = " ".join(CliRunner().invoke(app, words).output.split())
     for text in (told.filter, told.order_by, ", ".join(told.sortable)):
         assert text in shown
+
+
+@pytest.mark.parametrize("command", OPERATORS)
+def test_lists_of_operators_have_the_same_options(command: str) -> None:
+    told, listing = OPERATORS[command]
+    sortable = {name for name, declared in listing.fields.items() if declared.sortable}
+    assert (set(told.sortable), set(told.others)) == (sortable, set(listing.fields) - sortable)
+    accept(listing, filter=told.filter, order_by=told.order_by)
+    shown = " ".join(CliRunner().invoke(app, [*command.split(), "--help"]).output.split())
+    assert all(text in shown for text in (told.filter, told.order_by, "--limit"))

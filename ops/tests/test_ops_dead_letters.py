@@ -129,9 +129,21 @@ def test_the_list_says_why_who_and_where(refused: Platform) -> None:
 
 def test_the_list_has_pages(refused: Platform) -> None:
     result = refused.run("dlq", "list", DEAD, "--limit", "2")
-    assert f"more: openledger dlq list {DEAD} --from 2" in result.output
+    assert "2 of 3; --from 2 or --limit shows more" in result.output
     rest = refused.json("dlq", "list", DEAD, *("--limit", "2"), *("--from", "2"))
     assert [one["dlq_offset"] for one in rest] == [2]
+
+
+def test_the_list_is_filtered_and_sorted_as_every_other(refused: Platform) -> None:
+    listed = refused.json("dlq", "list", "--filter", 'detail = "*snapshots/1*" OR dlq_offset = 2')
+    assert [one["dlq_offset"] for one in listed] == [1, 2]
+    assert refused.json("dlq", "list", "--filter", "redriven = true") == []
+    latest = refused.json("dlq", "list", "--order-by", "dlq_offset desc", "--limit", "1")
+    assert [one["dlq_offset"] for one in latest] == [2]
+    wrong = CliRunner().invoke(
+        app, ["--state-dir", str(refused.folder), "dlq", "list", "--filter", "size = 3"]
+    )
+    assert "dlq_offset" in str(wrong.exception)
 
 
 def test_a_letter_is_shown_with_its_event_decoded(refused: Platform) -> None:

@@ -7,17 +7,19 @@ import getpass
 import importlib
 import json
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from openledger_cli import lists
 from openledger_cli.console import say
 from openledger_cli.context import session
 from openledger_cli.deferred import Deferred
 from openledger_cli.lazy import group
+from openledger_cli.options import Limit
 from openledger_cli.output import emit_rows, emit_table
 
 if TYPE_CHECKING:
@@ -51,12 +53,15 @@ TopicArgument = Annotated[str, typer.Argument(help="As in docs/topics.md, with o
 def list_letters(
     topic: Annotated[str, typer.Argument(help="Only of this topic; default is all.")] = "",
     start: Annotated[int, typer.Option("--from", min=0, help="Begin at this offset (needs a topic).")] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="Show at most this many of a topic.")] = 50,
+    limit: Limit = 50,
     waiting: Annotated[bool, typer.Option("--waiting", help="Only those that were not redriven.")] = False,
+    filter: Annotated[str, lists.DEAD_LETTERS.filter_option()] = "",
+    order_by: Annotated[str, lists.DEAD_LETTERS.order_option()] = "",
     event_log: EventLogOption = "",
 ) -> None:
     """Lists dead letters: reason, the group that refused them, their position. Exit code 0 also when there are none."""
     from openledger_ops.dead_letters import DeadLetters
+    from openledger_ops.lists import letters as page_of
     from servicekit.eventlog import topics
 
     if start and not topic:
@@ -64,24 +69,21 @@ def list_letters(
             "--from", "needs_topic", "an offset belongs to one topic: name the topic too", start
         )
     names = [topic] if topic else [each.name for each in topics.ALL]
-    found: list[DeadLetter] = []
-    more: list[str] = []
     with _log(event_log) as log:
-        for name in names:
-            all_ = [
-                letter
-                for letter in DeadLetters(log, name).letters()
-                if letter.record.offset >= start and not (waiting and letter.redrives)
-            ]
-            found += all_[:limit]
-            if len(all_) > limit:
-                more.append(f"openledger dlq list {name} --from {all_[limit].record.offset}")
+        found = [
+            letter
+            for name in names
+            for letter in DeadLetters(log, name).letters()
+            if letter.record.offset >= start and not (waiting and letter.redrives)
+        ]
+    page = page_of(found, filter=filter, order_by=order_by, limit=limit)
     if session().as_json:
-        print(json.dumps([_summary(letter) for letter in found], indent=2, ensure_ascii=False))
+        print(json.dumps([_summary(letter) for letter in page.items], indent=2, ensure_ascii=False))
         return
-    _show_table(found)
-    for command in more:
-        say(f"more: {command}")
+    _show_table(page.items)
+    if page.total_size > len(page.items):
+        following = f"--from {page.items[-1].record.offset + 1} or " if topic and not order_by else ""
+        say(f"{len(page.items):,} of {page.total_size:,}; {following}--limit shows more")
 
 
 @app.command()
@@ -180,7 +182,7 @@ def _summary(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def _show_table(letters: list[DeadLetter]) -> None:
+def _show_table(letters: Sequence[DeadLetter]) -> None:
     for topic, of_topic in groupby(letters, key=lambda letter: letter.record.topic):
         say((topic, "italic"))
         emit_table(

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from openledger_cli import lists
 from openledger_cli.console import say
 from openledger_cli.context import session
 from openledger_cli.lazy import group
+from openledger_cli.options import Limit
 from openledger_cli.output import emit_table
 
 if TYPE_CHECKING:
@@ -66,11 +68,17 @@ def gc(
 
 
 @app.command()
-def references(object_store: StoreOption = "") -> None:
+def references(
+    filter: Annotated[str, lists.REFERENCES.filter_option()] = "",
+    order_by: Annotated[str, lists.REFERENCES.order_option()] = "",
+    limit: Limit = 0,
+    object_store: StoreOption = "",
+) -> None:
     """Lists how many objects each service needs, and as of when."""
+    from openledger_ops.lists import references as page_of
     from servicekit.objects.references import read_all
 
-    lists = read_all(_store(object_store))
+    page = page_of(read_all(_store(object_store)), filter=filter, order_by=order_by, limit=limit)
     if session().as_json:
         shown = [
             {
@@ -78,15 +86,17 @@ def references(object_store: StoreOption = "") -> None:
                 "time": None if each.time is None else each.time.isoformat(),
                 "objects": len(each.digests),
             }
-            for each in lists
+            for each in page.items
         ]
         print(json.dumps(shown, indent=2))
         return
     rows = [
         (each.name, "pinned" if each.time is None else f"{each.time:%Y-%m-%d %H:%M:%S}", len(each.digests))
-        for each in lists
+        for each in page.items
     ]
     emit_table(["name", "as of", "objects"], rows)
+    if page.total_size > len(page.items):
+        say(f"{len(page.items):,} of {page.total_size:,}; --limit shows more")
 
 
 @app.command()
