@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from openledger.trainer.v1 import trainer_pb2 as trainer
@@ -29,12 +30,14 @@ from openledger_client.addresses import Addresses
 from openledger_client.services import ALL
 from openledger_ops.doctor.examination import Examination
 from openledger_ops.doctor.observation import observe
+from openledger_ops.doctor.parallel import in_parallel
 from openledger_ops.reconcile.book import Fault as Kind
 from openledger_testing.faults.peers import Peers
 from openledger_testing.faults.rig import Rig, tried, wrong
 from openledger_testing.network_faults import Mode
 
 WHOLE_S = 30.0
+_ANSWER_S = 20.0
 REPLACED = "replaced"
 FAULTS = ("delay", "reset", "hole", "half-open", "drip", REPLACED)
 PEERS = ("PostgreSQL", "Kafka", "S3", "Ray", "chain", "trace collector", "signing keys")
@@ -109,12 +112,11 @@ class Storm:
         run = self._ask_for_training() if peer == "Ray" else ""
         ready: dict[str, None] = {}
         doctor: dict[str, None] = {}
-        examining = threading.Thread(target=self._examine, args=(doctor,))
+        examining = threading.Timer(self._seconds / 2, self._examine, (doctor,))
+        examining.start()
         begun = time.monotonic()
-        while (lasted_s := time.monotonic() - begun) < self._seconds:
+        while time.monotonic() - begun < self._seconds:
             ready |= dict.fromkeys(self._ready())
-            if lasted_s > self._seconds / 2 and examining.ident is None:
-                examining.start()
             time.sleep(0.2)  # the fault itself: it lasts
         self._peers.heal(peer)
         healed = time.monotonic()
@@ -136,11 +138,12 @@ class Storm:
         """Returns what services name now: loops, and what keeps them from being ready."""
         found: list[str] = []
         addresses = Addresses(state_dir=self._rig.platform.state_dir)
-        for service in ALL:
-            address = addresses.of(service)
-            ready = observe(service.name, address.grpc, address.metrics).ready
+        known = [(service.name, addresses.of(service)) for service in ALL]
+        asking = [partial(observe, name, address.grpc, address.metrics) for name, address in known]
+        for (name, _), seen in zip(known, in_parallel(asking, _ANSWER_S), strict=True):
+            ready = None if seen is None else seen.ready
             if ready is None:
-                found.append(f"{service.name}: silent")
+                found.append(f"{name}: silent")
                 continue
             found += [str(each["loop"]) for each in ready.get("loops", [])]
             if ready.get("status") != "ok":

@@ -125,6 +125,11 @@ class ServiceSettings(BaseSettings):
         ge=16 << 20,
         description="Bytes of requests that one process receives and handles at once; one principal may hold half of them.",
     )
+    max_response_memory_bytes: int = Field(
+        default=64 << 20,
+        ge=32 << 20,
+        description="Bytes of responses that the callers of one process have not taken yet, an eighth of them of one principal.",
+    )
     max_request_streams: int = Field(
         default=128,
         ge=4,

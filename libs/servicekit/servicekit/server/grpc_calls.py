@@ -117,13 +117,35 @@ class GrpcAdapter(grpc.aio.ServerInterceptor):
             else grpc.stream_unary_rpc_method_handler
         )
         # No deserializer: gRPC would run it before authentication, and would return UNKNOWN for invalid bytes.
-        return make(run, None, handler.response_serializer)
+        # The response of a unary method is bytes already, which were counted.
+        return make(run, None, handler.response_serializer if handler.response_streaming else None)
 
     async def _answer(self, handler: Handler, inner: Any, call: GrpcCall) -> Any:
         if handler.request_streaming:
             with self._pipeline.memory.stream(call.principal_name):
-                return await _respond(inner, self._checked(handler, call), call.context)
-        return await _respond(inner, await self._received(handler, call), call.context)
+                return await self._respond(handler, inner(self._checked(handler, call), call.context), call)
+        return await self._respond(handler, inner(await self._received(handler, call), call.context), call)
+
+    async def _respond(self, handler: Handler, answer: Any, call: GrpcCall) -> bytes | None:
+        """Returns the bytes of a unary method's response. Writes those of a stream, each when the caller has taken the last."""
+        responses, principal, context = self._pipeline.responses, call.principal_name, call.context
+        if not handler.response_streaming:
+            response = await answer
+            data: bytes = handler.response_serializer(response) if handler.response_serializer else response
+            await responses.until_sent(principal, len(data), context)
+            return data
+        if not hasattr(answer, "__aiter__"):
+            await answer  # it writes by itself
+            return None
+        # Responses are written here, not yielded: a cancelled call then unwinds this frame in its own task, and not a
+        # generator at a later time.
+        try:
+            async for response in answer:
+                async with responses.written(principal, _size(response)):
+                    await context.write(response)
+        finally:
+            await answer.aclose()
+        return None
 
     async def _received(self, handler: Handler, call: GrpcCall) -> Any:
         """Returns the request of a unary method. Its bytes count until the call ends."""
@@ -163,18 +185,9 @@ class GrpcAdapter(grpc.aio.ServerInterceptor):
             raise DeadlineExceeded()
 
 
-async def _respond(inner: Any, request: Any, context: Context) -> Any:
-    answer = inner(request, context)
-    if not hasattr(answer, "__aiter__"):
-        return await answer
-    # Responses are written here, not yielded: a cancelled call then unwinds this frame in its own task, and not a
-    # generator at a later time.
-    try:
-        async for response in answer:
-            await context.write(response)
-    finally:
-        await answer.aclose()
-    return None
+def _size(response: Any) -> int:
+    """Returns the size of a message on the wire; a handler without a serializer returns bytes."""
+    return len(response) if isinstance(response, bytes) else int(response.ByteSize())
 
 
 async def _only(context: Context) -> bytes:

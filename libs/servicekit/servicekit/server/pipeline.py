@@ -14,6 +14,7 @@ from servicekit.auth import TokenVerifier
 from servicekit.server.call import Call, set_current_call
 from servicekit.server.limiter import Limiter
 from servicekit.server.request_memory import RequestMemory
+from servicekit.server.response_memory import ResponseMemory
 from servicekit.server.steps.authentication import Authentication
 from servicekit.server.steps.deadline import Deadline
 from servicekit.server.steps.errors import errors
@@ -33,11 +34,18 @@ class Pipeline:
     """The steps in order, outermost first."""
 
     def __init__(
-        self, steps: Sequence[Step], memory: RequestMemory, close: Callable[[], None] = lambda: None
+        self,
+        steps: Sequence[Step],
+        memory: RequestMemory,
+        close: Callable[[], None] = lambda: None,
+        *,
+        responses: ResponseMemory | None = None,
     ) -> None:
         self._steps = steps
         self.memory = memory
         """The bytes of requests, which the adapters count as they read them."""
+        self.responses = responses or ResponseMemory()
+        """The bytes of responses, which gRPC's adapter counts until they are sent."""
         self.close = close
         """Ends the threads of the steps."""
 
@@ -64,12 +72,13 @@ def service_pipeline(
     *,
     default_deadline_s: float,
     max_deadline_s: float,
+    responses: ResponseMemory | None = None,
 ) -> Pipeline:
     """Returns the pipeline of a service; all of its servers share it."""
     authentication = Authentication(verifier)
     deadline = Deadline(default_deadline_s, max_deadline_s)
     steps = (trace, metrics, errors, authentication, rate_limit(limiter), permission, deadline)
-    return Pipeline(steps, memory, authentication.close)
+    return Pipeline(steps, memory, authentication.close, responses=responses)
 
 
 def _inside(step: Step, handle: Handle) -> Handle:

@@ -60,6 +60,8 @@ class RequestMemory:
         max_streams: streams of requests that may be open.
         wait_s: how long a call waits for room.
         undisturbed_s: how long an incomplete request keeps its room while others wait.
+        most_of_one: bytes of one principal; half of all by default.
+        what, reason: of a refusal.
     """
 
     def __init__(
@@ -69,9 +71,14 @@ class RequestMemory:
         *,
         wait_s: float = _WAIT_S,
         undisturbed_s: float = _UNDISTURBED_S,
+        most_of_one: int | None = None,
+        what: str = "requests",
+        reason: str = "REQUEST_MEMORY",
     ) -> None:
+        self._what = what
+        self._reason = reason
         self._max_bytes = max_bytes
-        self._max_of_one = max_bytes // 2
+        self._max_of_one = max_bytes // 2 if most_of_one is None else most_of_one
         self._max_streams = max_streams
         self._wait_s = wait_s
         self._undisturbed_s = undisturbed_s
@@ -232,10 +239,10 @@ class RequestMemory:
         self._timer = loop.call_at(again, self._make_room)
 
     def _refusal(self, principal: str) -> ResourceExhausted:
-        REQUESTS_WITHOUT_MEMORY.labels("full").inc()
+        REQUESTS_WITHOUT_MEMORY.labels("full" if self._what == "requests" else "response").inc()
         own = self._of[principal]
         message = (
-            f"requests hold {self._total} of {self._max_bytes} bytes, {own} of them of this principal, "
+            f"{self._what} hold {self._total} of {self._max_bytes} bytes, {own} of them of this principal, "
             f"which may hold {self._max_of_one}; end some calls or try again later"
         )
-        return ResourceExhausted("REQUEST_MEMORY", message, retry_after_s=_RETRY_S)
+        return ResourceExhausted(self._reason, message, retry_after_s=_RETRY_S)

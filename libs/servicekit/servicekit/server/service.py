@@ -46,6 +46,7 @@ from servicekit.server.operations import OperationsServer
 from servicekit.server.pipeline import service_pipeline
 from servicekit.server.probes import PatientProbe, database_problem, event_loop_problem
 from servicekit.server.request_memory import RequestMemory
+from servicekit.server.response_memory import ResponseMemory
 from servicekit.server.supervision import Supervision, described, stuck_problem
 from servicekit.server.threads import Run, Threads
 from servicekit.server.tokens import service_token
@@ -96,6 +97,8 @@ class Service:
         keys = KeySet(settings.auth_jwks or key_source(settings.auth_issuer), settings.auth_keys_max_age_s)
         memory = RequestMemory(settings.max_request_memory_bytes, settings.max_request_streams)
         saturation("request_memory", lambda: memory.used_bytes, settings.max_request_memory_bytes)
+        responses = ResponseMemory(settings.max_response_memory_bytes)
+        saturation("response_memory", lambda: responses.used_bytes, settings.max_response_memory_bytes)
         self._pipeline = service_pipeline(
             TokenVerifier(
                 keys,
@@ -108,6 +111,7 @@ class Service:
             memory,
             default_deadline_s=settings.default_deadline_s,
             max_deadline_s=settings.max_deadline_s,
+            responses=responses,
         )
         self._certificates: Certificates | None = None
         if settings.tls_cert is not None and settings.tls_key is not None:

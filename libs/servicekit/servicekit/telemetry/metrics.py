@@ -77,6 +77,7 @@ Resource = Literal[
     "request_queue",
     "adapter_slots",
     "request_memory",
+    "response_memory",
 ]
 """A bounded resource of a service."""
 
@@ -87,11 +88,11 @@ _SATURATION = gauge(
 )
 """Of handler_threads (work of RPC handlers), judging and sealing (long computations of datanet), database_connections,
 write_ahead_log (unsent bytes), batch_sequences (answers computed at once), request_queue, adapter_slots,
-request_memory (bytes of requests that arrive or are handled)."""
+request_memory (bytes of requests that arrive or are handled), response_memory (bytes of responses that are not sent yet)."""
 
 REQUESTS_WITHOUT_MEMORY = counter(
     "openledger_requests_without_memory_total",
-    "Calls refused to bound the memory of requests, by reason: full, incomplete, stream.",
+    "Calls refused to bound the memory of requests and responses, by reason: full, incomplete, stream, response.",
     ("reason",),
 )
 """Counted by `servicekit.server.request_memory`."""
