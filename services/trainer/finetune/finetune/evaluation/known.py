@@ -18,7 +18,7 @@ from servicekit.errors import CorruptObject, NotFound
 from servicekit.files import write_whole
 from servicekit.objects import ObjectStore
 
-SCORING_VERSION = 2
+SCORING_VERSION = 3
 """Raised when scoring changes what it computes, so that outcomes of old code are not used."""
 
 
