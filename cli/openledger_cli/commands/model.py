@@ -21,16 +21,16 @@ from openledger_cli.progress import progress, rate
 if TYPE_CHECKING:
     from openledger.trainer.v1 import trainer_pb2 as pb
 
-    from openledger_cli import promotions
     from openledger_cli.model_export import run as model_export
     from openledger_client import downloads, errors, paging, watches
+    from openledger_ops import promotions
 else:
     pb = Deferred("openledger.trainer.v1.trainer_pb2")
     downloads = Deferred("openledger_client.downloads")
     errors = Deferred("openledger_client.errors")
     model_export = Deferred("openledger_cli.model_export.run")
     paging = Deferred("openledger_client.paging")
-    promotions = Deferred("openledger_cli.promotions")
+    promotions = Deferred("openledger_ops.promotions")
     watches = Deferred("openledger_client.watches")
 
 app = group("Model versions: evaluation, gate, promotion.")
@@ -385,12 +385,22 @@ def show_report(found: pb.EvaluationReport) -> None:
     """A report as people read it."""
     say((f"report {found.digest}", "italic"))
     emit_table(
-        ["suite", "base", "tuned", "difference (95%)", "margin", "verdict", "items needed"],
+        [
+            "suite",
+            "base",
+            "tuned",
+            "gain, at any n",
+            "difference (95%, fixed n)",
+            "margin",
+            "verdict",
+            "items needed",
+        ],
         [
             (
                 suite.suite,
                 suite.base,
                 suite.tuned,
+                f"{suite.anytime_lower_bound:+.3f} to {suite.anytime_upper_bound:+.3f}",
                 suite.difference,
                 suite.margin if suite.gated else "gain",
                 verdict_of(suite.verdict),
@@ -398,6 +408,13 @@ def show_report(found: pb.EvaluationReport) -> None:
             )
             for suite in found.suites
         ],
+    )
+    say(
+        (
+            "The gain at any number of items decides: scoring stops at the verdict. The 95% intervals would hold for a number of "
+            "items fixed in advance.",
+            "dim",
+        )
     )
     say("gate: ", (verdict_of(found.verdict), "bold"))
     for reason in found.reasons:

@@ -11,10 +11,10 @@ from openledger.audit.v1.audit_pb2 import AttributedAnswer
 from openledger_client import services
 from openledger_client.client import Client
 from openledger_client.errors import ConfigurationError, OpenLedgerError
-from openledger_client.services import CHAIN_RELAY
+from openledger_client.services import CHAIN_RELAY, TRAINER
 from openledger_ops.chain import Node
 from openledger_ops.event_log import open_log
-from openledger_ops.reconcile import answers, contributions, money, settlement, snapshots
+from openledger_ops.reconcile import answers, contributions, money, promotions, settlement, snapshots
 from openledger_ops.reconcile.book import Book, Fault, Unreachable
 from openledger_ops.reconcile.consumers import Consumers
 from openledger_ops.reconcile.contracts import Addresses, Contracts, deployed
@@ -108,6 +108,7 @@ def _iteration(sources: Sources) -> Book:
         objects = Objects(sources.client)
         contributions.check(book, events, objects)
         snapshots.check(book, events, consumers, objects)
+        promotions.check(book, facts[TRAINER])
         scored = answers.check(book, events, consumers)
         settlement.check(book, consumers, objects, scored, contracts)
         money.check(book, facts[CHAIN_RELAY], contracts)

@@ -11,8 +11,8 @@ import pytest
 from openledger.trainer.v1 import trainer_pb2 as pb
 
 from identity.digest import sha256_bytes
-from openledger_cli.promotions import broken
 from openledger_client.errors import FailedPrecondition, OpenLedgerError, PermissionDenied, from_rpc_error
+from openledger_ops.promotions import broken
 
 pytestmark = pytest.mark.slow
 

@@ -117,6 +117,7 @@ class Fact(_message.Message):
     SEALED_SNAPSHOT_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     FINISHED_RUN_FIELD_NUMBER: _builtins.int
+    PROMOTION_FIELD_NUMBER: _builtins.int
     ATTRIBUTED_ANSWER_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
     SETTLED_ANSWER_FIELD_NUMBER: _builtins.int
@@ -175,6 +176,12 @@ class Fact(_message.Message):
         """trainer: a training run that has made its version."""
 
     @_builtins.property
+    def promotion(self) -> _trainer_pb2.Promotion:
+        """trainer: an entry of a model's promotion history. By model, oldest first. Hash, entry, version and report are what the row
+        has; the fields that only repeat the entry are not set.
+        """
+
+    @_builtins.property
     def attributed_answer(self) -> Global___AttributedAnswer:
         """attribution: an answer."""
 
@@ -225,6 +232,7 @@ class Fact(_message.Message):
         sealed_snapshot: Global___SealedSnapshot | None = ...,
         model_version: Global___ModelVersion | None = ...,
         finished_run: Global___FinishedRun | None = ...,
+        promotion: _trainer_pb2.Promotion | None = ...,
         attributed_answer: Global___AttributedAnswer | None = ...,
         ledger: Global___Ledger | None = ...,
         settled_answer: Global___SettledAnswer | None = ...,
@@ -235,11 +243,11 @@ class Fact(_message.Message):
         reward_root: Global___RewardRoot | None = ...,
         reward_account: Global___RewardAccount | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attributed_answer", b"attributed_answer", "batch", b"batch", "consumer", b"consumer", "contributor_counts", b"contributor_counts", "database", b"database", "earning", b"earning", "finished_run", b"finished_run", "inbox_events", b"inbox_events", "kind", b"kind", "known_model_version", b"known_model_version", "known_snapshot", b"known_snapshot", "ledger", b"ledger", "logged_event", b"logged_event", "model_version", b"model_version", "outbox_event", b"outbox_event", "record", b"record", "registered_model_version", b"registered_model_version", "registered_snapshot", b"registered_snapshot", "reward_account", b"reward_account", "reward_root", b"reward_root", "sealed_snapshot", b"sealed_snapshot", "settled_answer", b"settled_answer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attributed_answer", b"attributed_answer", "batch", b"batch", "consumer", b"consumer", "contributor_counts", b"contributor_counts", "database", b"database", "earning", b"earning", "finished_run", b"finished_run", "inbox_events", b"inbox_events", "kind", b"kind", "known_model_version", b"known_model_version", "known_snapshot", b"known_snapshot", "ledger", b"ledger", "logged_event", b"logged_event", "model_version", b"model_version", "outbox_event", b"outbox_event", "promotion", b"promotion", "record", b"record", "registered_model_version", b"registered_model_version", "registered_snapshot", b"registered_snapshot", "reward_account", b"reward_account", "reward_root", b"reward_root", "sealed_snapshot", b"sealed_snapshot", "settled_answer", b"settled_answer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributed_answer", b"attributed_answer", "batch", b"batch", "consumer", b"consumer", "contributor_counts", b"contributor_counts", "database", b"database", "earning", b"earning", "finished_run", b"finished_run", "inbox_events", b"inbox_events", "kind", b"kind", "known_model_version", b"known_model_version", "known_snapshot", b"known_snapshot", "ledger", b"ledger", "logged_event", b"logged_event", "model_version", b"model_version", "outbox_event", b"outbox_event", "record", b"record", "registered_model_version", b"registered_model_version", "registered_snapshot", b"registered_snapshot", "reward_account", b"reward_account", "reward_root", b"reward_root", "sealed_snapshot", b"sealed_snapshot", "settled_answer", b"settled_answer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributed_answer", b"attributed_answer", "batch", b"batch", "consumer", b"consumer", "contributor_counts", b"contributor_counts", "database", b"database", "earning", b"earning", "finished_run", b"finished_run", "inbox_events", b"inbox_events", "kind", b"kind", "known_model_version", b"known_model_version", "known_snapshot", b"known_snapshot", "ledger", b"ledger", "logged_event", b"logged_event", "model_version", b"model_version", "outbox_event", b"outbox_event", "promotion", b"promotion", "record", b"record", "registered_model_version", b"registered_model_version", "registered_snapshot", b"registered_snapshot", "reward_account", b"reward_account", "reward_root", b"reward_root", "sealed_snapshot", b"sealed_snapshot", "settled_answer", b"settled_answer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["database", "consumer", "inbox_events", "outbox_event", "logged_event", "known_snapshot", "known_model_version", "record", "contributor_counts", "sealed_snapshot", "model_version", "finished_run", "attributed_answer", "ledger", "settled_answer", "batch", "earning", "registered_snapshot", "registered_model_version", "reward_root", "reward_account"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["database", "consumer", "inbox_events", "outbox_event", "logged_event", "known_snapshot", "known_model_version", "record", "contributor_counts", "sealed_snapshot", "model_version", "finished_run", "promotion", "attributed_answer", "ledger", "settled_answer", "batch", "earning", "registered_snapshot", "registered_model_version", "reward_root", "reward_account"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
