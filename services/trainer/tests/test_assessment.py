@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from identity.digest import digest_json
+from identity.snapshot import SnapshotLine, write_lines
+from servicekit.objects import ObjectStore
 from trainer.assessment import Assessment, Finding, Intent, Severity, assess
+from trainer.contract.files import SnapshotInput
 from trainer.contract.spec import (
     NO_REHEARSAL,
     EffectiveSpec,
@@ -19,7 +24,7 @@ from trainer.contract.spec import (
     resolve,
 )
 from trainer.estimate import START_S, expected
-from trainer.facts import DataFacts, combine
+from trainer.facts import DataFacts, FactsReader
 from trainer.suggestion import REHEARSAL, suggest
 
 FACTS = DataFacts(
@@ -129,19 +134,40 @@ def test_a_spec_survives_json() -> None:
     assert TrainingSpec.from_json(original.to_json()) == original
 
 
-def test_facts_of_several_snapshots_add_up() -> None:
-    other = DataFacts(
-        train_records=1000,
-        train_clusters=900,
-        held_out_records=100,
-        mean_characters=80.0,
-        long_characters=500.0,
-        largest_share=0.9,
+def test_a_record_that_any_snapshot_withholds_is_not_counted_as_trained_on(tmp_path: Path) -> None:
+    def line(number: int, split: str, contributor: str) -> SnapshotLine:
+        record = {"text": "x" * number}
+        digest = digest_json(record)
+        return SnapshotLine(
+            record_digest=digest, cluster=digest, split=split, contributor=contributor, record=record
+        )
+
+    objects = ObjectStore(tmp_path)
+
+    def snapshot(name: str, lines: list[SnapshotLine]) -> SnapshotInput:
+        stored = objects.put_bytes(write_lines(sorted(lines, key=lambda line: line.record_digest)))
+        return SnapshotInput(
+            name=name,
+            root="",
+            records_digest=stored,
+            manifest_digest="",
+            weight=1.0,
+            prompt="{text}",
+            completion="!",
+        )
+
+    one = snapshot(
+        "one", [line(1, "train", "a"), line(2, "train", "a"), line(3, "train", "a"), line(4, "held_out", "a")]
     )
-    both = combine([FACTS, other])
-    assert (both.train_records, both.held_out_records, both.long_characters) == (3000, 500, 500.0)
-    assert both.mean_characters == pytest.approx(120.0)
-    assert both.largest_share == pytest.approx(0.3)
+    # Asks what the first trains on, and keeps a record of its own from both.
+    two = snapshot(
+        "two",
+        [line(2, "held_out", "b"), line(3, "control", "b"), line(4, "held_out", "b"), line(9, "train", "b")],
+    )
+    alone, both = FactsReader(objects).read([one]), FactsReader(objects).read([one, two])
+    assert (alone.train_records, alone.held_out_records, alone.largest_share) == (3, 1, 1.0)
+    assert (both.train_records, both.train_clusters, both.held_out_records) == (2, 2, 2)
+    assert (both.mean_characters, both.largest_share) == (6.0, 0.5)
 
 
 def test_the_expected_time_grows_with_rehearsal() -> None:

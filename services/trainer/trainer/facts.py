@@ -1,14 +1,17 @@
-"""What can be known of a snapshot before training on it: counts, lengths, concentration."""
+"""What can be known of snapshots before training on them: counts, lengths, concentration."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from identity.snapshot import read_lines
-from modelkit.prompt import PromptTemplate
+from identity.snapshot import CorruptSnapshot, SnapshotLine, read_lines
+from modelkit.prompt import PromptTemplate, TemplateError
+from modelkit.splits import HELD_OUT, TRAIN, JointSplits
 from servicekit.objects import ObjectStore
+from trainer.contract.files import SnapshotInput
 
 CHARACTERS_A_TOKEN = 4.0
 """Rough for English and small vocabularies; good enough for warnings and estimates of time."""
@@ -20,8 +23,9 @@ class DataFacts:
 
     train_records: int
     train_clusters: int
-    """Near-duplicate clusters in the train split: what there really is to learn."""
+    """Near-duplicate clusters among them: what there really is to learn."""
     held_out_records: int
+    """Records that an evaluation may ask, each once."""
     mean_characters: float
     """Of prompt and completion together."""
     long_characters: float
@@ -30,19 +34,12 @@ class DataFacts:
     """Part of the train records that one contributor gave."""
 
 
-def combine(parts: list[DataFacts]) -> DataFacts:
-    """Facts of several snapshots together; lengths and shares weighted by records."""
-    records = sum(part.train_records for part in parts)
-    weights = [part.train_records / records if records else 0.0 for part in parts]
-    pairs = list(zip(parts, weights, strict=True))
-    return DataFacts(
-        train_records=records,
-        train_clusters=sum(part.train_clusters for part in parts),
-        held_out_records=sum(part.held_out_records for part in parts),
-        mean_characters=sum(part.mean_characters * weight for part, weight in pairs),
-        long_characters=max((part.long_characters for part in parts), default=0.0),
-        largest_share=max((part.largest_share * weight for part, weight in pairs), default=0.0),
-    )
+class UnusableSnapshot(ValueError):
+    """A snapshot whose records cannot be read, or do not fit its template."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.name = name
 
 
 class FactsReader:
@@ -52,27 +49,48 @@ class FactsReader:
         self._objects = objects
         self._read = lru_cache(maxsize=32)(self._facts)
 
-    def read(self, records_digest: str, template: PromptTemplate) -> DataFacts:
-        """Raises NotFound when the object store lacks the records, CorruptSnapshot, TemplateError."""
-        return self._read(records_digest, template)
+    def read(self, snapshots: Sequence[SnapshotInput]) -> DataFacts:
+        """Returns the facts of a run over these snapshots: of the records that it trains on and asks, see `modelkit.splits`.
 
-    def _facts(self, records_digest: str, template: PromptTemplate) -> DataFacts:
+        Raises NotFound when the object store lacks the records, UnusableSnapshot.
+        """
+        return self._read(tuple(snapshots))
+
+    def _facts(self, snapshots: tuple[SnapshotInput, ...]) -> DataFacts:
+        lines = [self._lines(snapshot) for snapshot in snapshots]
+        splits = JointSplits(lines)
         contributors: Counter[str] = Counter()
-        clusters, lengths, held_out = set(), [], 0
-        for line in read_lines(self._objects.get_bytes(records_digest)):
-            held_out += line.split == "held_out"
-            if line.split != "train":
-                continue
-            contributors[line.contributor] += 1
-            clusters.add(line.cluster)
-            lengths.append(sum(map(len, template.render(line.record))))
+        clusters, lengths, asked = set(), [], set()
+        for snapshot, records in zip(snapshots, lines, strict=True):
+            for line in records:
+                if line.split == HELD_OUT and splits.askable(line.record_digest):
+                    asked.add(line.record_digest)
+                if line.split != TRAIN or not splits.trainable(line.record_digest):
+                    continue
+                contributors[line.contributor] += 1
+                clusters.add(splits.cluster(line.record_digest))
+                lengths.append(_characters(snapshot, line))
         lengths.sort()
         count = len(lengths)
         return DataFacts(
             train_records=count,
             train_clusters=len(clusters),
-            held_out_records=held_out,
+            held_out_records=len(asked),
             mean_characters=sum(lengths) / count if count else 0.0,
             long_characters=float(lengths[int(0.95 * (count - 1))]) if count else 0.0,
             largest_share=max(contributors.values()) / count if count else 0.0,
         )
+
+    def _lines(self, snapshot: SnapshotInput) -> list[SnapshotLine]:
+        try:
+            return list(read_lines(self._objects.get_bytes(snapshot.records_digest)))
+        except CorruptSnapshot as error:
+            raise UnusableSnapshot(snapshot.name, str(error)) from None
+
+
+def _characters(snapshot: SnapshotInput, line: SnapshotLine) -> int:
+    try:
+        template = PromptTemplate(snapshot.prompt, snapshot.completion)
+        return sum(map(len, template.render(line.record)))
+    except TemplateError as error:
+        raise UnusableSnapshot(snapshot.name, str(error)) from None

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from identity.names import ModelName, TrainingRunName
-from identity.snapshot import CorruptSnapshot
-from modelkit.prompt import PromptTemplate, TemplateError
 from servicekit.auth import Principal
 from servicekit.database import reading, run_in_transaction
 from servicekit.database.request_ids import RequestId
@@ -28,7 +25,7 @@ from trainer.contract.files import SnapshotInput
 from trainer.contract.spec import SpecError, resolve
 from trainer.entities import JobKind, JobState, Run
 from trainer.estimate import expected
-from trainer.facts import DataFacts, FactsReader, combine
+from trainer.facts import DataFacts, FactsReader, UnusableSnapshot
 from trainer.gate_policy import to_bytes
 from trainer.proposals import Proposal, WeightedSnapshot
 from trainer.store import jobs, policies, runs, snapshots
@@ -162,20 +159,15 @@ class Runs:
         return run_in_transaction(self._engine, cancel)
 
     def _read_facts(self, inputs: Sequence[SnapshotInput]) -> DataFacts:
-        parts: list[Any] = []
-        for snapshot in inputs:
-            try:
-                template = PromptTemplate(snapshot.prompt, snapshot.completion)
-                parts.append(self._facts.read(snapshot.records_digest, template))
-            except (CorruptSnapshot, TemplateError) as error:
-                raise FailedPrecondition(
-                    "SNAPSHOT_UNUSABLE", f"{snapshot.name}: {error}", subject=snapshot.name
-                ) from None
-        facts = combine(parts)
+        try:
+            facts = self._facts.read(inputs)
+        except UnusableSnapshot as error:
+            raise FailedPrecondition("SNAPSHOT_UNUSABLE", str(error), subject=error.name) from None
         if facts.train_records == 0:
             raise FailedPrecondition(
                 "NOTHING_TO_TRAIN_ON",
-                f"the train splits of {', '.join(s.name for s in inputs)} hold no record",
+                f"the train splits of {', '.join(s.name for s in inputs)} hold no record that none of them holds out or keeps as "
+                "a control",
                 subject=inputs[0].name,
             )
         return facts
