@@ -6,8 +6,8 @@ Draws outcomes with a fixed seed and decides them by three rules: the sequential
 item), the rule of report version 1 (fixed n: Tango's lower bound, and "worse beyond chance" for a failure), and the rule of
 NVIDIA's `nel gate` (a 95% t interval of the paired difference, at least 10 items). --nel names a Python in which nemo-evaluator
 0.3 or newer is installed: its own gate then judges a part of the same outcomes as files, and the verdicts are compared.
---bets prints
-instead how many items an unharmed model needs with the gate's bets and with bets that estimate the gain.
+--bets prints instead how many items an unharmed model needs with the gate's bets and with bets that estimate the gain, and
+how many a loss of ten points needs to be failed.
 Exits with 1 when a bar of the default gate is missed, or when nel decides otherwise than the rule here says.
 """
 
@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 from scipy.stats import binom
 from scipy.stats import t as student_t
 
-from evalstats.paired import Metric
+from evalstats.bets import designs, gain_bound
+from evalstats.metric import Metric
 from evalstats.policy import Role, SuitePolicy
 from evalstats.power import Draw, choices, first_reached
 from evalstats.proportions import tango
-from evalstats.sequential import designs, gain_bound
 
 ALPHA, MARGIN = 0.05, 0.05
 LOOKS = (20, 50, 100, 200, 300, 500, 700, 1_000)
@@ -269,6 +269,32 @@ def bets(runs: int) -> None:
         f"{bet}, {share} have passed" for bet in ("gate", "estimating") for share in ("50%", "80%", "95%")
     ]
     table("Items until an unharmed model passes", ["items that differ", *head], rows)
+    _until_failed(runs)
+
+
+def _until_failed(runs: int) -> None:
+    """Items until a loss of ten points is failed, by the number of retained suites that share the error of a failure."""
+    rows, suites = [], (1, 2, RETAINED + 1)
+    _, below = designs(SUITES["arc_easy"], 1.0)
+    for differ in (0.10, 0.12, 0.20):
+        row = [percent(differ)]
+        for retained in suites:
+            items = first_reached(
+                choices(np.full(runs, differ), 0.10),  # seen from the side of the loss
+                below,
+                math.log(retained / ALPHA),
+                random=np.random.RandomState(10),
+                sequences=runs,
+                most=SUITES["arc_easy"].items,
+            )
+            row.append(f"{np.median(items):,.0f}; {np.minimum(items, SUITES['arc_easy'].items).mean():,.0f}")
+        rows.append(row)
+    head = [f"retained suites: {retained}" for retained in suites]
+    table(
+        "Items until a loss of 10 points is failed (median; mean)",
+        ["items that differ", *head],
+        rows,
+    )
 
 
 def beside_nel(python: str, evaluations: int, seed: int) -> dict[str, Any]:

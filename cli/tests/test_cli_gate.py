@@ -14,6 +14,7 @@ from evalstats.comparison import Method
 from evalstats.order import item_order
 from evalstats.outcomes import ItemOutcome, Outcomes
 from evalstats.policy import GatePolicy, Role, SuitePolicy
+from evalstats.records import suite_digest
 from evalstats.report import Inputs, SuiteRecord, build, outcome_set
 from evalstats.rules import Rule
 from identity.digest import canonical_json, digest_json, sha256_bytes
@@ -38,7 +39,8 @@ def evaluated(**changes: float) -> tuple[bytes, bytes]:
     order = item_order([(f"i{n}", f"i{n}") for n in range(ITEMS)], seed=POLICY.seed)
     pairs, records = [], []
     for name, change in changes.items():
-        digest = sha256_bytes(name.encode())
+        parts = {"items_digest": sha256_bytes(name.encode()), "template_digest": DIGEST}
+        digest = suite_digest(name=name, rule=Rule.ACC, version="2", **parts)
 
         def outcomes(adapter: str | None, right: int, digest: str = digest) -> Outcomes:
             items = tuple(ItemOutcome(f"i{n}", f"i{n}", float(n < right), (0.0, -1.0)) for n in order)
@@ -53,13 +55,12 @@ def evaluated(**changes: float) -> tuple[bytes, bytes]:
             SuiteRecord(
                 name=name,
                 role=suite.role,
-                rule=Rule.CHOICE_PER_BYTE,
+                rule=Rule.ACC,
                 version="2",
                 digest=digest,
-                items_digest=digest,
-                template_digest=digest,
                 margin=suite.margin,
                 available=ITEMS,
+                **parts,
             )
         )
     stored = canonical_json(outcome_set(pairs))
@@ -110,6 +111,10 @@ def test_a_report_that_is_not_what_its_outcomes_say_has_no_verdict(tmp_path: Pat
     forged["gate"]["verdict"] = "pass"
     code, output = check(tmp_path, canonical_json(forged), outcomes)
     assert (code, "not what its outcomes say" in output) == (3, True)
+    forged = json.loads(report)
+    forged["suites"][1]["rule"] = "acc_bytes"
+    code, output = check(tmp_path, canonical_json(forged), outcomes)
+    assert (code, "suites[1].digest" in "".join(output.split())) == (3, True)
     assert check(tmp_path, report, b"{}")[0] == 3
     assert check(tmp_path, report, outcomes, b'{"schema": "other"}')[0] == 3
     assert CliRunner().invoke(app, ["gate", "check"]).exit_code == 3
@@ -121,6 +126,9 @@ def test_a_policy_of_ones_own_judges_the_same_outcomes(tmp_path: Path) -> None:
     steep = replace(POLICY, suites=tuple(_steep(suite) for suite in POLICY.suites))
     assert check(tmp_path, report, outcomes, canonical_json(POLICY.to_json()))[0] == 0
     assert check(tmp_path, report, outcomes, canonical_json(steep.to_json()))[0] == 2
+    by_length = replace(POLICY, suites=tuple(replace(suite, rule="acc_bytes") for suite in POLICY.suites))
+    code, output = check(tmp_path, report, outcomes, canonical_json(by_length.to_json()))
+    assert (code, "scored by acc, not by acc_bytes" in " ".join(output.split())) == (3, True)
 
 
 def _steep(suite: SuitePolicy) -> SuitePolicy:

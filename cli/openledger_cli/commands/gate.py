@@ -215,6 +215,8 @@ def _spec(policy: policies.GatePolicy) -> pb.GatePolicySpec:
                 role=pb.SuiteRole.Value(f"SUITE_ROLE_{suite.role.name}"),
                 margin=suite.margin,
                 items=suite.items,
+                rule=suite.rule,
+                version=suite.version,
             )
             for suite in policy.suites
         ],
@@ -244,9 +246,16 @@ def _show(found: pb.GatePolicy) -> None:
     if session().as_json:
         return
     emit_table(
-        ["suite", "role", "margin", "most items"],
+        ["suite", "role", "margin", "most items", "rule", "version"],
         [
-            (suite.suite, lower_name(pb.SuiteRole.Name(suite.role), "SUITE_ROLE_"), suite.margin, suite.items)
+            (
+                suite.suite,
+                lower_name(pb.SuiteRole.Name(suite.role), "SUITE_ROLE_"),
+                suite.margin,
+                suite.items,
+                suite.rule or "the data's",
+                suite.version or "any",
+            )
             for suite in found.spec.suites
         ],
     )

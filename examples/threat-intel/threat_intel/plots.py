@@ -17,7 +17,7 @@ WAYS = {"careless": (BAD, "s"), "careful": (GOOD, "o")}
 
 
 def forgetting_against_gain(suites: dict[str, list[dict[str, Any]]]) -> str:
-    """Each way's gain on the task against its change on each kept suite, with 95% intervals and the margins."""
+    """Each way's gain on the task against its change on each kept suite, with margins and 95% intervals for a fixed n."""
     kept = [row["suite"] for row in next(iter(suites.values())) if row["gated"]]
     figure, axes = plt.subplots(1, len(kept), figsize=(10, 3.4), sharex=True)
     for axis, suite in zip([axes] if len(kept) == 1 else list(axes), kept, strict=True):

@@ -27,34 +27,21 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from evalstats.bets import (
+    ADAPTIVE_WEIGHT,
+    CONSTANT_FRACTIONS,
+    HIGHEST_FRACTION,
+    PRIOR_ITEMS,
+    PRIOR_SQUARE,
+    TARGET_WEIGHT,
+    Design,
+)
 from evalstats.paired import Floats
 
-CONSTANT_FRACTIONS = (0.03, 0.08, 0.15, 0.25, 0.4, 0.6, 0.8, 0.95)
-_TARGET_WEIGHT = 0.7
-"""Of the gambler with a named alternative; chosen by simulation, see docs/decisions/sequential-gate.md."""
-_ADAPTIVE_WEIGHT = 0.5
-_PRIOR_ITEMS = 10.0
-_PRIOR_SQUARE = 0.1
-"""Mean square of an observation, worth `_PRIOR_ITEMS` items, before any is seen."""
-_HIGHEST_FRACTION = 0.99
 _SMALLEST = 1e-9
 """Distance to the ends of [-1, 1] up to which values are tested: capital stays finite."""
 _STEPS = 48
 """Halvings of [-1, 1]: a bound is exact to 1e-14."""
-
-
-@dataclass(frozen=True)
-class Design:
-    """The null value that the fractions are made for, and the mean that they are best against (None: any)."""
-
-    null: float
-    target: float | None
-
-    def __post_init__(self) -> None:
-        if not -1 < self.null < 1 or (self.target is not None and not self.null < self.target < 1):
-            raise ValueError(
-                f"null {self.null} and target {self.target} must lie in (-1, 1), target above null"
-            )
 
 
 @dataclass
@@ -68,7 +55,7 @@ class Capital:
     sequences: int
 
     def __post_init__(self) -> None:
-        named = _TARGET_WEIGHT if self.design.target is not None else _ADAPTIVE_WEIGHT
+        named = TARGET_WEIGHT if self.design.target is not None else ADAPTIVE_WEIGHT
         others = len(CONSTANT_FRACTIONS)
         self.weights = np.log(np.array([named] + [(1 - named) / others] * others))
         self._logs = np.zeros((self.sequences, 1 + others))
@@ -97,7 +84,7 @@ class Capital:
         shifted_squares = np.concatenate([self._squares[:, None], squares[:, :-1]], axis=-1)
         self._items += observations.shape[-1]
         self._sum, self._squares = sums[:, -1].copy(), squares[:, -1].copy()
-        square = (_PRIOR_ITEMS * _PRIOR_SQUARE + shifted_squares) / (_PRIOR_ITEMS + before)
+        square = (PRIOR_ITEMS * PRIOR_SQUARE + shifted_squares) / (PRIOR_ITEMS + before)
         if self.design.target is not None:
             shares, best = _kelly(self.design.null, self.design.target)
             named = np.interp(square, shares, best)
@@ -108,7 +95,7 @@ class Capital:
 
     def _adaptive(self, before: NDArray[np.int64], sums: Floats, square: Floats) -> Floats:
         null = self.design.null
-        mean = (_PRIOR_ITEMS * (null + _PRIOR_SQUARE) + sums) / (_PRIOR_ITEMS + before)
+        mean = (PRIOR_ITEMS * (null + PRIOR_SQUARE) + sums) / (PRIOR_ITEMS + before)
         about_null = square - 2 * null * mean + null**2
         return np.clip((1 + null) * (mean - null) / np.maximum(about_null, 1e-6), 0.0, 0.9)
 
@@ -161,7 +148,7 @@ def _kelly(null: float, target: float) -> tuple[Floats, Floats]:
     changed = np.maximum(shares, abs(target))
     up, down, same = (changed + target) / 2, (changed - target) / 2, 1 - changed
     reach = 1 + null
-    low, high = np.zeros_like(shares), np.full_like(shares, _HIGHEST_FRACTION)
+    low, high = np.zeros_like(shares), np.full_like(shares, HIGHEST_FRACTION)
     for _ in range(50):
         fraction = (low + high) / 2
         slope = sum(

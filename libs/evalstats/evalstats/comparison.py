@@ -8,7 +8,8 @@ import numpy as np
 
 from evalstats.bootstrap import MeanDistribution
 from evalstats.cluster import cluster_standard_error, design_effect
-from evalstats.paired import Floats, Interval, Ints, Metric, PairedValues
+from evalstats.metric import Metric
+from evalstats.paired import Floats, Interval, Ints, PairedValues
 from evalstats.proportions import tango, wilson
 from evalstats.signflip import exact_regression_p, sampled_regression_p
 

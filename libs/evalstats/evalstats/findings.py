@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evalstats.comparison import Comparison
-from evalstats.paired import Metric
+from evalstats.metric import Metric
 from evalstats.policy import Role, SuitePolicy, Verdict
 from evalstats.sequential import Sequential
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from evalstats.comparison import Comparison
 from evalstats.findings import finding
-from evalstats.paired import Metric
-from evalstats.policy import GatePolicy, Role, SuitePolicy, Verdict
-from evalstats.sequential import Sequential, settled
+from evalstats.metric import Metric
+from evalstats.policy import GatePolicy, Role, SuitePolicy, Verdict, overall, settled
+from evalstats.sequential import Sequential
 from evalstats.signflip import holm
 
 __all__ = ["GateVerdict", "Role", "SuiteResult", "SuiteVerdict", "Verdict", "decide"]
@@ -39,7 +39,7 @@ class SuiteResult:
     @property
     def verdict(self) -> Verdict:
         """The suite's own verdict under its part of the policy."""
-        return settled(self.test, self.suite, items=self.comparison.n, available=self.available)
+        return settled(self.test.verdict, self.suite, items=self.comparison.n, available=self.available)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,8 @@ class GateVerdict:
 def decide(results: Sequence[SuiteResult], policy: GatePolicy) -> GateVerdict:
     """The verdicts of all suites and of the model.
 
-    FAILED when a retained suite of the policy failed, whatever else is missing. Else INCOMPLETE when a suite of the
-    policy is missing or has items left to ask. Else PASS when all suites of the policy passed. Else INCONCLUSIVE.
-    Raises ValueError for a suite that stands twice, or that the policy names with another role or margin.
+    See `evalstats.policy.overall`. Raises ValueError for a suite that stands twice, or that the policy names with another role
+    or margin.
     """
     names = [result.suite.name for result in results]
     for result in results:
@@ -88,15 +87,7 @@ def decide(results: Sequence[SuiteResult], policy: GatePolicy) -> GateVerdict:
     suites = tuple(_decide_suite(result, p, policy) for result, p in zip(results, adjusted, strict=True))
     missing = tuple(suite.name for suite in policy.suites if suite.name not in names)
     found = {suite.verdict for suite in suites if suite.counted}
-    if Verdict.FAILED in found:
-        overall = Verdict.FAILED
-    elif missing or Verdict.INCOMPLETE in found:
-        overall = Verdict.INCOMPLETE
-    elif found == {Verdict.PASS}:
-        overall = Verdict.PASS
-    else:
-        overall = Verdict.INCONCLUSIVE
-    return GateVerdict(overall, suites, missing)
+    return GateVerdict(overall(found, missing), suites, missing)
 
 
 def _decide_suite(result: SuiteResult, p_holm: float, policy: GatePolicy) -> SuiteVerdict:

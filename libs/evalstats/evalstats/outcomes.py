@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-
-from evalstats.paired import Metric, PairedValues, cluster_numbers
-
 SCHEMA = "openledger.evaluation.outcomes.v1"
 
 
@@ -71,8 +67,8 @@ class Outcomes:
         )
 
 
-def pair(metric: Metric, base: Outcomes, tuned: Outcomes) -> PairedValues:
-    """Both models' values side by side. Raises InvalidOutcomes unless they answered the same items alike."""
+def check_pair(base: Outcomes, tuned: Outcomes) -> None:
+    """Raises InvalidOutcomes unless the two models answered the same items alike, each once."""
     for what, left, right in (
         ("suite", base.suite_digest, tuned.suite_digest),
         ("base model", base.base_digest, tuned.base_digest),
@@ -85,12 +81,6 @@ def pair(metric: Metric, base: Outcomes, tuned: Outcomes) -> PairedValues:
         raise InvalidOutcomes("the first outcomes must be the base model's, the second an adapter's")
     if len({item.item for item in base.items}) != len(base.items):
         raise InvalidOutcomes("an item stands twice")
-    return PairedValues(
-        metric,
-        np.array([item.value for item in base.items]),
-        np.array([item.value for item in tuned.items]),
-        cluster_numbers([item.cluster for item in base.items]),
-    )
 
 
 def _identities(items: Sequence[ItemOutcome]) -> list[tuple[str, str]]:

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evalstats.metric import Metric
+from evalstats.outcomes import Outcomes, check_pair
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-class Metric(StrEnum):
-    """What an item's value means, and which direction is better."""
-
-    ACCURACY = "accuracy"
-    """1 when the model's choice is the right one, else 0. Higher is better."""
-    BITS_PER_BYTE = "bits_per_byte"
-    """Bits the model needs per UTF-8 byte of the text. Lower is better."""
-
-    @property
-    def sign(self) -> int:
-        """+1 where higher is better, -1 where lower is better: gain = sign * (tuned - base)."""
-        return 1 if self is Metric.ACCURACY else -1
-
-    @property
-    def binary(self) -> bool:
-        return self is Metric.ACCURACY
 
 
 class TooFewClusters(ValueError):
@@ -75,6 +59,17 @@ class PairedValues:
     def gains(self) -> Floats:
         """Per item, how much better the tuned model does: worse is negative whatever the metric. [items]"""
         return self.metric.sign * (self.tuned - self.base)
+
+
+def pair(metric: Metric, base: Outcomes, tuned: Outcomes) -> PairedValues:
+    """Both models' values side by side. Raises InvalidOutcomes unless they answered the same items alike."""
+    check_pair(base, tuned)
+    return PairedValues(
+        metric,
+        np.array([item.value for item in base.items]),
+        np.array([item.value for item in tuned.items]),
+        cluster_numbers([item.cluster for item in base.items]),
+    )
 
 
 def cluster_numbers(names: Sequence[str]) -> Ints:

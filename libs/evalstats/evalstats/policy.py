@@ -1,5 +1,7 @@
 """The gate policy: which suites a model must pass, within which margins, and how many people decide what.
 
+A suite is named with the rule that scores it and the version of its items, so another way to count is another policy.
+
 A policy is a value, named by the digest of its canonical JSON. A model's effective policy is a policy that its intent
 made stricter, never looser: `stricter` makes it, `looser` says in what one policy asks for less than another.
 Needs nothing but the standard library and `identity`, because the control plane reads policies without numpy.
@@ -9,20 +11,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self
 
+from evalstats.rules import Rule
 from identity.digest import digest_json
 
-SCHEMA = "openledger.gate-policy.v1"
+SCHEMA = "openledger.gate-policy.v2"
+SCHEMA_V1 = "openledger.gate-policy.v1"
+"""Of a policy in which no suite names its rule or version. Such a policy keeps this form, and so its digest."""
 
 MOST_ITEMS = 1_000_000
 MOST_SUITES = 64
 MOST_PEOPLE = 100
 HIGHEST_ALPHA = 0.2
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+_VERSION = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Role(StrEnum):
@@ -65,6 +71,10 @@ class SuitePolicy:
     """Retained: the loss that is too large. Domain: the gain to exceed. In the suite's unit."""
     items: int
     """Most items that are scored. Scoring stops as soon as the suite's verdict is reached."""
+    rule: str = ""
+    """Name of the rule that makes a value of log-likelihoods (`evalstats.rules.Rule`); "" leaves it to the suite."""
+    version: str = ""
+    """Digest of all items that the suite has, and of their template (`evalstats.records.suite_version`); "" for any."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or _NAME.fullmatch(self.name) is None:
@@ -79,6 +89,24 @@ class SuitePolicy:
             raise InvalidPolicy("margin", self.margin, "a number from 0 and below 1 for a domain suite")
         object.__setattr__(self, "margin", abs(margin))  # -0.0 would have another digest
         _whole("items", self.items, 2, MOST_ITEMS)
+        if not isinstance(self.rule, str) or (self.rule and self.rule not in tuple(Rule)):
+            raise InvalidPolicy("rule", self.rule, f"one of {', '.join(Rule)}, or nothing")
+        if not isinstance(self.version, str) or (self.version and not _VERSION.fullmatch(self.version)):
+            raise InvalidPolicy("version", self.version, "sha256: and 64 hexadecimal digits, or nothing")
+
+    def scored_otherwise(self, rule: str, version: str) -> list[str]:
+        """Returns in what a suite of this rule and version is not the one that the policy names, a sentence each."""
+        found = []
+        if self.rule and rule != self.rule:
+            found.append(f"suite {self.name}: scored by {rule or 'any rule'}, not by {self.rule}")
+        if self.version and version != self.version:
+            found.append(f"suite {self.name}: version {version or 'any'} is not {self.version}")
+        return found
+
+    def to_json(self, *, named: bool) -> dict[str, Any]:
+        """Returns a JSON object; with the rule and the version where `named`."""
+        content = {**asdict(self), "role": self.role.value}
+        return content if named else {field: content[field] for field in _V1_FIELDS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,20 +170,22 @@ class GatePolicy:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the object whose canonical JSON is stored under `digest`."""
+        named = any(suite.rule or suite.version for suite in self.suites)
         return {
-            "schema": SCHEMA,
+            "schema": SCHEMA if named else SCHEMA_V1,
             "alpha": self.alpha,
             "seed": self.seed,
             "people": asdict(self.people),
-            "suites": [{**asdict(suite), "role": suite.role.value} for suite in self.suites],
+            "suites": [suite.to_json(named=named) for suite in self.suites],
         }
 
     @classmethod
     def from_json(cls, value: object) -> Self:
         """Reads a policy. Raises InvalidPolicy for a missing, unknown or impossible field."""
         top = _object("policy", value, {"schema", "alpha", "seed", "people", "suites"})
-        if top["schema"] != SCHEMA:
-            raise InvalidPolicy("schema", top["schema"], repr(SCHEMA))
+        if top["schema"] not in (SCHEMA, SCHEMA_V1):
+            raise InvalidPolicy("schema", top["schema"], f"{SCHEMA!r} or {SCHEMA_V1!r}")
+        fields = _V1_FIELDS if top["schema"] == SCHEMA_V1 else _FIELDS
         people = _object("people", top["people"], {"promote", "override", "loosen"})
         with _within("people"):
             decided = People(**people)
@@ -163,7 +193,7 @@ class GatePolicy:
         if not isinstance(suites, list):
             raise InvalidPolicy("suites", suites, "a list")
         return cls(
-            suites=tuple(_suite(f"suites[{number}]", suite) for number, suite in enumerate(suites)),
+            suites=tuple(_suite(f"suites[{number}]", suite, fields) for number, suite in enumerate(suites)),
             alpha=top["alpha"],
             seed=top["seed"],
             people=decided,
@@ -174,7 +204,8 @@ def looser(candidate: GatePolicy, reference: GatePolicy) -> list[str]:
     """Returns in what `candidate` asks for less than `reference`, a sentence each; empty when it is at least as strict.
 
     A different most number of items is not looser: the test holds its error at any number, so fewer items only make a
-    pass less likely. Another seed counts as looser, because a fresh draw of items is a second attempt.
+    pass less likely. Another seed counts as looser, because a fresh draw of items is a second attempt; so does another
+    rule or version of a suite, and none where the reference names one.
     """
     found = []
     for wanted in reference.suites:
@@ -187,6 +218,8 @@ def looser(candidate: GatePolicy, reference: GatePolicy) -> list[str]:
             found.append(f"suite {wanted.name}: margin {offered.margin:g} is above {wanted.margin:g}")
         elif wanted.role is Role.DOMAIN and offered.margin < wanted.margin:
             found.append(f"suite {wanted.name}: required gain {offered.margin:g} is below {wanted.margin:g}")
+        if offered is not None:
+            found += wanted.scored_otherwise(offered.rule, offered.version)
     if candidate.alpha > reference.alpha:
         found.append(f"alpha {candidate.alpha:g} is above {reference.alpha:g}")
     if candidate.seed != reference.seed:
@@ -221,8 +254,32 @@ def stricter(policy: GatePolicy, keep: Mapping[str, float]) -> GatePolicy:
     return replace(policy, suites=tuple(suites.values()))
 
 
-def _suite(place: str, value: object) -> SuitePolicy:
-    found = _object(place, value, {"name", "role", "margin", "items"})
+_V1_FIELDS = ("name", "role", "margin", "items")
+_FIELDS = (*_V1_FIELDS, "rule", "version")
+
+
+def settled(verdict: Verdict, suite: SuitePolicy, *, items: int, available: int) -> Verdict:
+    """The verdict of a suite, INCOMPLETE where its test has none although the policy allows, and the suite has, more items."""
+    if verdict is Verdict.INCONCLUSIVE and items < min(suite.items, available):
+        return Verdict.INCOMPLETE
+    return verdict
+
+
+def overall(counted: Collection[Verdict], missing: Collection[str]) -> Verdict:
+    """The verdict of a model: of the policy's suites that were measured, and of the names of those that were not.
+
+    FAILED when one failed, whatever else is missing. Else INCOMPLETE when one is missing or has items left to ask. Else
+    PASS when all passed. Else INCONCLUSIVE.
+    """
+    if Verdict.FAILED in counted:
+        return Verdict.FAILED
+    if missing or Verdict.INCOMPLETE in counted:
+        return Verdict.INCOMPLETE
+    return Verdict.PASS if set(counted) == {Verdict.PASS} else Verdict.INCONCLUSIVE
+
+
+def _suite(place: str, value: object, fields: Collection[str]) -> SuitePolicy:
+    found = _object(place, value, set(fields))
     with _within(place):
         return SuitePolicy(**found)
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from evalstats.betting import Capital, Design
+from evalstats.bets import Design, designs, gain_bound
+from evalstats.betting import Capital
 from evalstats.paired import Floats, Ints, PairedValues
 from evalstats.policy import SuitePolicy
-from evalstats.sequential import designs, gain_bound, independent
+from evalstats.sequential import independent
 
 POWER = 0.8
 """Stated with every recommended number of items."""

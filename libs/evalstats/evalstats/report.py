@@ -17,7 +17,6 @@ comes from `test`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -26,44 +25,36 @@ from evalstats import VERSION
 from evalstats.comparison import Level, Method, compare
 from evalstats.findings import may_advise
 from evalstats.gate import GateVerdict, SuiteResult, SuiteVerdict, decide
-from evalstats.order import first_out_of_order
-from evalstats.outcomes import Outcomes, pair
-from evalstats.paired import Interval
-from evalstats.policy import GatePolicy, InvalidPolicy, Role, SuitePolicy
+from evalstats.outcomes import Outcomes
+from evalstats.paired import Interval, pair
+from evalstats.policy import GatePolicy, settled
 from evalstats.power import items_to_pass
-from evalstats.rules import Rule
-from evalstats.sequential import Sequential, sequential, settled
+from evalstats.records import (
+    OUTCOME_SET_SCHEMA,
+    SCHEMA,
+    InvalidReport,
+    SuiteRecord,
+    check_outcomes,
+    outcome_set,
+    read_outcome_set,
+    suite_record,
+    tested,
+)
+from evalstats.sequential import Sequential, sequential
 
-SCHEMA = "openledger.evaluation.report.v2"
-OUTCOME_SET_SCHEMA = "openledger.evaluation.outcome-set.v1"
-
-
-class InvalidReport(ValueError):
-    """A report or outcome set that does not have the form its schema asks for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SuiteRecord:
-    """What a report says about a suite before any result."""
-
-    name: str
-    role: Role
-    rule: Rule
-    version: str
-    digest: str
-    """Of the four things that make a suite: items, template, rule and version."""
-    items_digest: str
-    template_digest: str
-    margin: float
-    """The policy's, where the policy names the suite."""
-    available: int
-    """Items that the suite has at all: scoring ends there, whatever the policy allows."""
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.margin) and self.margin >= 0):
-            raise InvalidReport(f"suite {self.name}: margin {self.margin} must be a number, at least 0")
-        if self.available < 1:
-            raise InvalidReport(f"suite {self.name}: {self.available} items available, at least 1 is needed")
+__all__ = [
+    "OUTCOME_SET_SCHEMA",
+    "SCHEMA",
+    "Inputs",
+    "InvalidReport",
+    "SuiteRecord",
+    "build",
+    "judge",
+    "outcome_set",
+    "read_inputs",
+    "read_outcome_set",
+    "recompute",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,31 +75,10 @@ class Inputs:
     packages: Mapping[str, str]
 
 
-def outcome_set(pairs: Sequence[tuple[Outcomes, Outcomes]]) -> dict[str, object]:
-    """The object that a report's statistics rest on: for each suite, base and tuned outcomes, in suite
-    order."""
-    return {
-        "schema": OUTCOME_SET_SCHEMA,
-        "suites": [{"base": base.to_json(), "tuned": tuned.to_json()} for base, tuned in pairs],
-    }
-
-
-def read_outcome_set(value: Mapping[str, Any]) -> list[tuple[Outcomes, Outcomes]]:
-    """Raises InvalidReport or InvalidOutcomes."""
-    suites = value.get("suites")
-    if value.get("schema") != OUTCOME_SET_SCHEMA or not isinstance(suites, list):
-        raise InvalidReport(f"not an outcome set: schema {value.get('schema')!r}")
-    if not all(
-        isinstance(s, dict) and isinstance(s.get("base"), dict) and isinstance(s.get("tuned"), dict)
-        for s in suites
-    ):
-        raise InvalidReport("each suite of an outcome set needs the objects base and tuned")
-    return [(Outcomes.from_json(suite["base"]), Outcomes.from_json(suite["tuned"])) for suite in suites]
-
-
 def build(inputs: Inputs, pairs: Sequence[tuple[Outcomes, Outcomes]]) -> dict[str, Any]:
     """The report. Raises InvalidReport when outcomes belong to other suites or models than the inputs name, or do not
-    stand in the order of the policy's seed, and when a suite's role or margin is not the policy's."""
+    stand in the order of the policy's seed, and when a suite's role, margin, rule
+    or version is not the policy's."""
     results = _results(inputs, inputs.policy, pairs)
     gate = decide(results, inputs.policy)
     return {
@@ -165,25 +135,18 @@ def _result(
     inputs: Inputs, policy: GatePolicy, record: SuiteRecord, outcomes: tuple[Outcomes, Outcomes]
 ) -> SuiteResult:
     base, tuned = outcomes
-    if base.suite_digest != record.digest:
-        raise InvalidReport(f"{record.name} is {record.digest}, its outcomes are of {base.suite_digest}")
-    if (base.base_digest, tuned.adapter_digest) != (inputs.base_digest, inputs.adapter_digest):
-        raise InvalidReport(f"the outcomes of {record.name} belong to other models than the report's")
-    if len(base.items) > record.available:
-        raise InvalidReport(
-            f"{record.name} has {record.available} items, its outcomes are of {len(base.items)}"
-        )
-    wrong = first_out_of_order([(item.item, item.cluster) for item in base.items], policy.seed)
-    if wrong is not None:
-        raise InvalidReport(
-            f"{record.name}: item {wrong} is {base.items[wrong].item}, which does not stand there in the order of "
-            f"seed {policy.seed}"
-        )
-    suite = _tested(record, policy, len(base.items))
+    check_outcomes(
+        record,
+        base,
+        tuned,
+        models=(inputs.base_digest, inputs.adapter_digest),
+        seed=policy.seed,
+    )
+    suite = tested(record, policy, len(base.items))
     pairs = pair(record.rule.metric, base, tuned)
     comparison = compare(pairs, inputs.method)
     test = sequential(pairs, suite, alpha=policy.alpha, retained=policy.retained)
-    verdict = settled(test, suite, items=pairs.n, available=record.available)
+    verdict = settled(test.verdict, suite, items=pairs.n, available=record.available)
     advised = may_advise(verdict, suite, comparison, test)
     return SuiteResult(
         suite=suite,
@@ -193,22 +156,6 @@ def _result(
         test=test,
         items_needed=items_to_pass(pairs, suite, policy.alpha, inputs.method.seed) if advised else None,
     )
-
-
-def _tested(record: SuiteRecord, policy: GatePolicy, items: int) -> SuitePolicy:
-    """What the policy asks of the suite; of one that it does not name, what the record says."""
-    suite = policy.suite(record.name)
-    if suite is None:
-        try:
-            return SuitePolicy(name=record.name, role=record.role, margin=record.margin, items=max(2, items))
-        except InvalidPolicy as error:
-            raise InvalidReport(f"suite {record.name}: {error}") from error
-    if (record.role, record.margin) != (suite.role, suite.margin):
-        raise InvalidReport(
-            f"suite {record.name}: {record.role} within {record.margin:g}, the policy says {suite.role} within "
-            f"{suite.margin:g}"
-        )
-    return suite
 
 
 def read_inputs(report: Mapping[str, Any]) -> Inputs:
@@ -223,7 +170,7 @@ def read_inputs(report: Mapping[str, Any]) -> Inputs:
             base_digest=str(report["base"]),
             adapter_digest=str(report["adapter"]),
             outcomes_digest=str(report["outcomes"]),
-            suites=tuple(_suite_record(suite) for suite in report["suites"]),
+            suites=tuple(suite_record(suite) for suite in report["suites"]),
             policy=GatePolicy.from_json(report["policy"]),
             policy_source=str(report["policy_source"]),
             method=Method(**report["method"]),
@@ -237,20 +184,6 @@ def read_inputs(report: Mapping[str, Any]) -> Inputs:
 def recompute(report: Mapping[str, Any], outcomes: Mapping[str, Any]) -> dict[str, Any]:
     """The report as its own inputs and the outcome set give it. Compare with `differences`."""
     return build(read_inputs(report), read_outcome_set(outcomes))
-
-
-def _suite_record(suite: Mapping[str, Any]) -> SuiteRecord:
-    return SuiteRecord(
-        name=suite["name"],
-        role=Role(suite["role"]),
-        rule=Rule(suite["rule"]),
-        version=suite["version"],
-        digest=suite["digest"],
-        items_digest=suite["items"],
-        template_digest=suite["template"],
-        margin=float(suite["margin"]),
-        available=int(suite["available"]),
-    )
 
 
 def _suite_json(suite: SuiteRecord, result: SuiteResult, verdict: SuiteVerdict) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from enum import StrEnum
 
-from evalstats.paired import Metric
+from evalstats.metric import Metric
 
 
 class Rule(StrEnum):

@@ -17,12 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evalstats.betting import Capital, Design, highest_log_capital, highest_rejected
-from evalstats.paired import Floats, Ints, Metric, PairedValues
-from evalstats.policy import GatePolicy, Role, SuitePolicy, Verdict
-
-_BITS_BOUND = 0.5
-"""Bits per byte that one text's change counts at most: a careful run changes texts by hundredths."""
+from evalstats.bets import designs, gain_bound
+from evalstats.betting import Capital, highest_log_capital, highest_rejected
+from evalstats.paired import Floats, Ints, PairedValues
+from evalstats.policy import GatePolicy, Role, SuitePolicy, Verdict, settled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +49,6 @@ class Sequential:
     """It is below, with the error of a failure."""
     worse_p: float
     """Of "the tuned model is worse at all", valid at any number of items: 1 over the highest capital."""
-
-
-def gain_bound(metric: Metric, margin: float) -> float:
-    """Returns the largest gain that counts: 1 for accuracy, else half a bit per byte, or twice the margin if larger."""
-    return 1.0 if metric.binary else max(_BITS_BOUND, 2 * margin)
 
 
 def independent(pairs: PairedValues) -> Ints:
@@ -99,17 +92,6 @@ def sequential(pairs: PairedValues, suite: SuitePolicy, *, alpha: float, retaine
     )
 
 
-def designs(suite: SuitePolicy, bound: float) -> tuple[Design, Design]:
-    """The bets on a pass and, on the gain with the opposite sign, on a failure.
-
-    On a retained suite they are best for a model without any loss, and for one that loses twice the margin.
-    """
-    margin = suite.margin / bound
-    if suite.role is Role.DOMAIN:
-        return Design(margin, None), Design(-margin, None)
-    return Design(-margin, 0.0), Design(margin, min(2 * margin, (1 + margin) / 2))
-
-
 @dataclass(frozen=True)
 class Progress:
     """How far the evaluation of a suite has come."""
@@ -133,14 +115,7 @@ def verdict_so_far(policy: GatePolicy, name: str, pairs: PairedValues, *, availa
     if suite is None:
         raise KeyError(name)
     test = sequential(pairs, suite, alpha=policy.alpha, retained=policy.retained)
-    return Progress(settled(test, suite, items=pairs.n, available=available), test.decided_after)
-
-
-def settled(test: Sequential, suite: SuitePolicy, *, items: int, available: int) -> Verdict:
-    """The verdict, INCOMPLETE where the test has none although the policy allows, and the suite has, more items."""
-    if test.verdict is Verdict.INCONCLUSIVE and items < min(suite.items, available):
-        return Verdict.INCOMPLETE
-    return test.verdict
+    return Progress(settled(test.verdict, suite, items=pairs.n, available=available), test.decided_after)
 
 
 def _first(log_capital: Floats, threshold: float) -> int:

@@ -36,7 +36,10 @@ def check_report(report: Mapping[str, Any], outcomes: Mapping[str, Any]) -> list
     The caller has checked the digests of both objects. Raises InvalidReport or InvalidOutcomes when one of
     them cannot be read.
     """
-    return list(_differences("$", dict(report), recompute(report, outcomes)))
+    found = list(_differences("$", dict(report), recompute(report, outcomes)))
+    for number, suite in enumerate(read_inputs(report).suites):
+        found.extend(_differences(f"$.suites[{number}].digest", suite.digest, suite.named))
+    return found
 
 
 def check_policy(report: Mapping[str, Any], policy: GatePolicy) -> list[str]:
@@ -55,7 +58,9 @@ def check_policy(report: Mapping[str, Any], policy: GatePolicy) -> list[str]:
         measured = verdicts.get(wanted.name)
         if measured is None:
             found.append(f"suite {wanted.name} was not measured")
-        elif measured.get("verdict") != Verdict.PASS:
+            continue
+        found += wanted.scored_otherwise(str(measured.get("rule")), str(measured.get("version")))
+        if measured.get("verdict") != Verdict.PASS:
             found.append(f"suite {wanted.name} did not pass: {measured.get('finding')}")
     gate = report.get("gate")
     said = gate.get("verdict") if isinstance(gate, dict) else None

@@ -14,7 +14,8 @@ import pytest
 from scipy.stats import binomtest
 
 from evalstats.cluster import cluster_standard_error, design_effect
-from evalstats.paired import Metric, PairedValues
+from evalstats.metric import Metric
+from evalstats.paired import PairedValues
 from evalstats.policy import Role, SuitePolicy
 from evalstats.power import items_for_discordance, items_to_pass
 from evalstats.proportions import tango, wilson

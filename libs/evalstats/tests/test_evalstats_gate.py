@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from evalstats.comparison import Comparison, Method, compare
 from evalstats.findings import may_advise
 from evalstats.gate import GateVerdict, SuiteResult, decide
-from evalstats.paired import Metric, PairedValues
+from evalstats.metric import Metric
+from evalstats.paired import PairedValues
 from evalstats.policy import GatePolicy, Role, SuitePolicy, Verdict
 from evalstats.power import items_to_pass
 from evalstats.sequential import sequential

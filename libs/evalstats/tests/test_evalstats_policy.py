@@ -51,7 +51,8 @@ def test_policy_survives_json(policy: GatePolicy) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "field"),
     [
-        (["schema"], "openledger.gate-policy.v2", "schema"),
+        (["schema"], "openledger.gate-policy.v3", "schema"),
+        (["schema"], "openledger.gate-policy.v2", "suites[0].rule"),
         (["alpha"], 0, "alpha"),
         (["alpha"], 0.21, "alpha"),
         (["alpha"], float("nan"), "alpha"),
@@ -167,6 +168,26 @@ def test_an_intent_that_is_looser_or_names_an_unknown_suite_is_refused(keep: dic
     with pytest.raises(InvalidPolicy) as refused:
         stricter(POLICY, keep)
     assert refused.value.field == f"keep[{next(iter(keep))}]"
+
+
+def test_another_way_to_count_is_looser_and_another_digest() -> None:
+    named = replace(ARC, rule="acc_bytes", version="sha256:" + "1" * 64)
+    policy = GatePolicy(suites=(DOMAIN, named))
+    for other, said in (
+        (replace(named, rule="acc"), "scored by acc, not by acc_bytes"),
+        (replace(named, rule=""), "scored by any rule, not by acc_bytes"),
+        (replace(named, version="sha256:" + "2" * 64), "is not sha256:111"),
+        (replace(named, version=""), "version any is not"),
+    ):
+        offered = GatePolicy(suites=(DOMAIN, other))
+        (found,) = looser(offered, policy)
+        assert said in found
+        assert offered.digest != policy.digest
+    assert looser(policy, GatePolicy(suites=(DOMAIN, ARC))) == [], "what is left open may be named"
+    for field, value in (("rule", "acc_norm"), ("version", "3"), ("rule", None), ("version", 3)):
+        with pytest.raises(InvalidPolicy) as refused:
+            replace(ARC, **{field: value})
+        assert refused.value.field == field
 
 
 def test_an_intent_cannot_ask_for_less_gain() -> None:

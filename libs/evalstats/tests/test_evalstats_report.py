@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from evalstats.comparison import Method
+from evalstats.metric import Metric
 from evalstats.order import item_order
-from evalstats.outcomes import InvalidOutcomes, ItemOutcome, Outcomes, pair
-from evalstats.paired import Metric
+from evalstats.outcomes import InvalidOutcomes, ItemOutcome, Outcomes
+from evalstats.paired import pair
 from evalstats.policy import GatePolicy, Role, SuitePolicy, Verdict
+from evalstats.records import suite_digest
 from evalstats.report import Inputs, InvalidReport, SuiteRecord, build, judge, outcome_set
 from evalstats.rules import Rule, value
 from evalstats.verification import check_items, check_policy, check_report
@@ -24,14 +26,14 @@ OPTIONS = [" yes", " certainly not"]
 
 
 def _suite(name: str, rule: Rule, role: Role, margin: float) -> SuiteRecord:
+    digests = {"items_digest": f"items-{name}", "template_digest": f"template-{name}"}
     return SuiteRecord(
         name=name,
         role=role,
         rule=rule,
         version="1",
-        digest=f"suite-{name}",
-        items_digest=f"items-{name}",
-        template_digest=f"template-{name}",
+        digest=suite_digest(name=name, rule=rule, version="1", **digests),
+        **digests,
         margin=margin,
         available=60,
     )

@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from evalstats.betting import Capital, Design, highest_rejected
-from evalstats.paired import Metric, PairedValues
+from evalstats.bets import Design, designs, gain_bound
+from evalstats.betting import Capital, highest_rejected
+from evalstats.metric import Metric
+from evalstats.paired import PairedValues
 from evalstats.policy import GatePolicy, Role, SuitePolicy, Verdict
 from evalstats.power import POWER, Draw, choices, first_reached, items_for_discordance
-from evalstats.sequential import Progress, Sequential, designs, gain_bound, sequential, verdict_so_far
+from evalstats.sequential import Progress, Sequential, sequential, verdict_so_far
 
 Floats = NDArray[np.float64]
 ALPHA, MARGIN = 0.05, 0.05

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,9 +194,16 @@ class Trainer:
         evaluation = self.stub().EvaluateModelVersion(
             pb.EvaluateModelVersionRequest(name=version.name, suites=items)
         )
-        id_ = self.at_ray(evaluation.name)
+        self.at_ray(evaluation.name)
         job = EvaluationJob.read(self.folder(evaluation.name))
-        report, outcomes = make_report(version, suites, job)
+        report, outcomes = make_report(version, suites, job, self.service.objects.put_bytes)
+        ended = self.reported(evaluation, report, outcomes)
+        assert ended.state == pb.RUN_STATE_SUCCEEDED, ended.error
+        return self.stub().GetModelVersion(pb.GetModelVersionRequest(name=version.name))
+
+    def reported(self, evaluation: pb.Evaluation, report: dict[str, Any], outcomes: bytes) -> pb.Evaluation:
+        """The evaluation when it is over, as if its job had made this report."""
+        id_ = self.at_ray(evaluation.name)
         result = {
             "report_digest": self.service.objects.put_bytes(canonical_json(report)),
             "outcomes_digest": self.service.objects.put_bytes(outcomes),
@@ -204,73 +212,89 @@ class Trainer:
         }  # fmt: skip
         (self.folder(evaluation.name) / RESULT_FILE).write_text(json.dumps(result))
         self.runner.jobs[id_] = JobStatus.SUCCEEDED
-        updates = list(self.stub().WatchEvaluation(pb.WatchEvaluationRequest(name=evaluation.name)))
-        assert updates[-1].evaluation.state == pb.RUN_STATE_SUCCEEDED, updates[-1].evaluation.error
-        return self.stub().GetModelVersion(pb.GetModelVersionRequest(name=version.name))
+        watched = self.stub().WatchEvaluation(pb.WatchEvaluationRequest(name=evaluation.name))
+        return list(watched)[-1].evaluation
 
 
 def make_report(
-    version: pb.ModelVersion, suites: dict[str, float], job: EvaluationJob | None = None
+    version: pb.ModelVersion, suites: dict[str, float], job: EvaluationJob, put: Callable[[bytes], str]
 ) -> tuple[dict[str, Any], bytes]:
-    """A real report over 400 made-up items a suite: half of them right with the base. It is judged by the job's gate policy;
-    without a job, by one that asks for exactly these suites."""
+    """A real report over 400 made-up items a suite, judged by the job's gate policy; and its outcomes.
+
+    The base is right on half of the items, and needs one bit per byte of a text; the tuned model gains what `suites` says.
+    `put` stores the items.
+    """
     from evalstats.comparison import Method
     from evalstats.order import item_order
     from evalstats.outcomes import ItemOutcome, Outcomes
-    from evalstats.policy import GatePolicy, Role, SuitePolicy
+    from evalstats.policy import GatePolicy, Role
+    from evalstats.records import suite_digest
     from evalstats.report import Inputs, SuiteRecord, build, outcome_set
-    from evalstats.rules import Rule
+    from evalstats.rules import Rule, value
+    from evalstats.verification import ITEMS_SCHEMA
+    from trainer.contract.evaluation import SUITES
 
-    def outcomes(suite: str, adapter: str | None, right: int) -> Outcomes:
-        order = item_order([(f"i{n}", f"i{n}") for n in range(400)], seed=0)
-        items = tuple(ItemOutcome(f"i{n}", f"i{n}", float(n < right), (0.0, -1.0)) for n in order)
+    names = [f"i{n}" for n in range(400)]
+    order = item_order([(name, name) for name in names], seed=0)
+
+    def outcomes(record: SuiteRecord, adapter: str | None, gain: float) -> Outcomes:
+        texts, right = record.rule is Rule.BITS_PER_BYTE, 200 + round(400 * gain)
+        items = []
+        for n in order:
+            chosen = (0.0, -1.0) if n < right else (-1.0, 0.0)
+            scores = (-math.log(2) * 10 * (1 - gain),) if texts else chosen
+            result = value(record.rule, scores, _OPTIONS[texts], 0)
+            items.append(ItemOutcome(names[n], names[n], result, scores))
         return Outcomes(
-            suite_digest=sha256_bytes(suite.encode()),
+            suite_digest=record.digest,
             base_digest=version.base_digest,
             adapter_digest=adapter,
             compute="cpu/float32",
-            items=items,
+            items=tuple(items),
         )
 
-    given = GatePolicy.from_json(job.policy) if job else None
-    pairs, records = [], []
-    for suite, change in suites.items():
-        pairs.append(
-            (outcomes(suite, None, 200), outcomes(suite, version.adapter_digest, 200 + round(400 * change)))
+    def record(suite: str) -> SuiteRecord:
+        rule = Rule(SUITES[suite].rule or Rule.ACC)
+        options = _OPTIONS[rule is Rule.BITS_PER_BYTE]
+        entries = [{"id": names[n], "cluster": names[n], "options": options, "gold": 0} for n in order]
+        parts = {
+            "version": SUITES[suite].version or "1",
+            "items_digest": put(canonical_json({"schema": ITEMS_SCHEMA, "items": entries})),
+            "template_digest": sha256_bytes(suite.encode()),
+        }
+        asked = policy.suite(suite)
+        return SuiteRecord(
+            name=suite,
+            role=Role.DOMAIN if suite == "domain" else Role.RETAINED,
+            rule=rule,
+            digest=suite_digest(name=suite, rule=rule, **parts),
+            margin=asked.margin if asked else SUITES[suite].margin,
+            available=400,
+            **parts,
         )
-        digest = sha256_bytes(suite.encode())
-        role = Role.DOMAIN if suite == "domain" else Role.RETAINED
-        margin = 0.0 if suite == "domain" else 0.05
-        asked = given.suite(suite) if given else None
-        records.append(
-            SuiteRecord(
-                name=suite,
-                role=role,
-                rule=Rule.CHOICE_PER_BYTE,
-                version="1",
-                digest=digest,
-                items_digest=digest,
-                template_digest=digest,
-                margin=asked.margin if asked else margin,
-                available=400,
-            )
-        )
-    policy = given or GatePolicy(
-        suites=tuple(SuitePolicy(name=r.name, role=r.role, margin=r.margin, items=400) for r in records)
-    )
+
+    policy = GatePolicy.from_json(job.policy)
+    records = tuple(map(record, suites))
+    pairs = [
+        (outcomes(one, None, 0.0), outcomes(one, version.adapter_digest, suites[one.name])) for one in records
+    ]
     stored = canonical_json(outcome_set(pairs))
     inputs = Inputs(
         base_digest=version.base_digest,
         adapter_digest=version.adapter_digest,
         outcomes_digest=sha256_bytes(stored),
-        suites=tuple(records),
+        suites=records,
         policy=policy,
-        policy_source=job.policy_source if job else policy.digest,
+        policy_source=job.policy_source,
         method=Method(),
         compute={"device": "cpu", "dtype": "float32"},
         packages={},
     )
     return build(inputs, pairs), stored
+
+
+_OPTIONS = {False: [" a", " b"], True: ["ten bytes."]}
+"""Of a made-up item, by whether it is a text."""
 
 
 @pytest.fixture
@@ -305,6 +329,12 @@ def trainer(settings: TrainerSettings) -> Iterator[Trainer]:
         yield started
         for channel in started.channels:
             channel.close()
+
+
+@pytest.fixture(scope="session")
+def report_of() -> Callable[..., tuple[dict[str, Any], bytes]]:
+    """For tests that change a report before it is seen."""
+    return make_report
 
 
 @pytest.fixture(scope="session")

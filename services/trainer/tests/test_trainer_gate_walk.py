@@ -171,6 +171,8 @@ def truthful_report(policy: GatePolicy, orders: Any, lost: str) -> dict[str, Any
                 "name": one["name"],
                 "role": suite.role.value if suite else "retained",
                 "margin": one["margin"],
+                "rule": suite.rule if suite else "",
+                "version": suite.version if suite else "",
                 "verdict": "failed" if failed else "pass",
                 "finding": one["name"],
                 "statistics": {

@@ -375,7 +375,14 @@ def to_policy(spec: pb.GatePolicySpec) -> GatePolicy:
 def _to_suite(number: int, suite: pb.GatePolicySpec.Suite) -> SuitePolicy:
     role = Role.DOMAIN if suite.role == pb.SUITE_ROLE_DOMAIN else Role.RETAINED
     try:
-        return SuitePolicy(name=suite.suite, role=role, margin=suite.margin, items=suite.items)
+        return SuitePolicy(
+            name=suite.suite,
+            role=role,
+            margin=suite.margin,
+            items=suite.items,
+            rule=suite.rule,
+            version=suite.version,
+        )
     except InvalidPolicy as error:
         raise InvalidPolicy(f"suites[{number}].{error.field}", error.value, error.expected) from None
 
@@ -390,7 +397,12 @@ def gate_policy(version: GatePolicyVersion) -> pb.GatePolicy:
         spec=pb.GatePolicySpec(
             suites=[
                 pb.GatePolicySpec.Suite(
-                    suite=suite.name, role=_ROLES[suite.role], margin=suite.margin, items=suite.items
+                    suite=suite.name,
+                    role=_ROLES[suite.role],
+                    margin=suite.margin,
+                    items=suite.items,
+                    rule=suite.rule,
+                    version=suite.version,
                 )
                 for suite in policy.suites
             ],
@@ -469,12 +481,14 @@ def _suite(suite: Mapping[str, Any], method: Mapping[str, Any]) -> pb.Evaluation
         verdict=_VERDICTS[suite["verdict"]],
         regression_p_value=statistics["regression_p_holm"],
         items_needed=0 if concluded else statistics["items_needed"] or 0,
+        anytime_lower_bound=suite["test"]["gain_lower_bound"],
+        anytime_upper_bound=suite["test"]["gain_upper_bound"],
     )
 
 
 def _method_text(name: str, statistics: Mapping[str, Any], method: Mapping[str, Any]) -> str:
-    """For people: "tango, 300 items in 280 clusters", "bootstrap-t, ..., 10000 resamples, seed 7"."""
-    sample = f"{name}, {statistics['n']} items in {statistics['clusters']} clusters"
+    """For people: "tango, 300 items in 280 clusters, as if fixed in advance", "bootstrap-t, ..., 10000 resamples, seed 7"."""
+    sample = f"{name}, {statistics['n']} items in {statistics['clusters']} clusters, as if fixed in advance"
     if name == "bootstrap-t":
         return f"{sample}, {method['resamples']} resamples, seed {method['seed']}"
     return sample

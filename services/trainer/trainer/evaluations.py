@@ -20,7 +20,7 @@ from trainer import model_policy
 from trainer.access import check_owner
 from trainer.contract.evaluation import SuiteOrder, UnknownSuite, order
 from trainer.entities import Evaluation, JobKind
-from trainer.gate_policy import to_bytes
+from trainer.gate_policy import check_measurable, to_bytes
 from trainer.store import evaluations, jobs, policies
 from trainer.versions import found_version
 
@@ -43,7 +43,7 @@ class Evaluations:
 
         `suites` has names and most items (0: the gate policy's number); empty means the policy's suites. Margins and the order of
         items are the policy's that the version is held to. Raises NotFound for the version, PermissionDenied for another's,
-        InvalidArgument for a suite.
+        InvalidArgument for a suite, FailedPrecondition for a policy that cannot be measured.
         """
 
         def start(session: Session) -> Evaluation:
@@ -53,6 +53,7 @@ class Evaluations:
             version = found_version(session, name)
             check_owner(session, principal, name.model, "trainer.models.evaluate")
             held_to = model_policy.of_version(session, version)
+            check_measurable(held_to.effective)
             self._objects.put_bytes(to_bytes(held_to.effective))
             orders = [asdict(one) for one in _orders(suites, held_to.effective)]
             digest = policies.put(session, held_to.effective)

@@ -15,7 +15,7 @@ from servicekit.lists import Page, Query
 from servicekit.objects import ObjectStore
 from trainer.access import check_policy_author
 from trainer.entities import GatePolicyState, GatePolicyVersion
-from trainer.gate_policy import DEFAULT, check_suites, shipped_default, to_bytes
+from trainer.gate_policy import DEFAULT, check_suites, named, shipped_default, to_bytes
 from trainer.model_policy import active
 from trainer.people import check_another_person
 from trainer.store import policies
@@ -32,11 +32,22 @@ class GatePolicies:
         self._objects = objects
 
     def add_default(self) -> None:
-        """Makes version 1 of the default policy, which comes with this package, unless it is there."""
+        """Makes a version of the default policy that comes with this package, unless it is there.
+
+        After an upgrade it replaces what came with an earlier package, where it is at least as strict. What people decided
+        stands.
+        """
         self._objects.put_bytes(to_bytes(shipped_default()))
 
         def add(session: Session) -> None:
-            if policies.first_requester(session, DEFAULT) is None:
+            before = policies.active(session, DEFAULT)
+            upgrades = (
+                before is not None
+                and before.requester == _OWNER_OF_DEFAULT
+                and before.policy != shipped_default()
+                and not looser(shipped_default(), before.policy)
+            )
+            if before is None or upgrades:
                 policies.add(
                     session,
                     DEFAULT,
@@ -59,8 +70,10 @@ class GatePolicies:
     ) -> GatePolicyVersion:
         """Adds a version: active at once where it is as strict as what is active under its name and as the default.
 
+        A suite without a rule or version gets those that this service measures.
         Raises InvalidArgument for a suite that cannot be measured; PermissionDenied for another's policy.
         """
+        policy = named(policy)
         try:
             check_suites(policy)
         except InvalidPolicy as error:

@@ -14,7 +14,8 @@ from importlib.resources import files
 from evalstats.policy import GatePolicy, InvalidPolicy, People, Role, SuitePolicy
 from identity.digest import canonical_json
 from identity.names import GatePolicyName
-from trainer.contract.evaluation import DOMAIN, SUITE_NAMES
+from servicekit.errors import FailedPrecondition
+from trainer.contract.evaluation import DOMAIN, SUITE_NAMES, SUITES
 
 DEFAULT = GatePolicyName("default")
 """What a model is held to whose runs name no policy; and what every other policy is compared with."""
@@ -38,14 +39,55 @@ def from_bytes(content: bytes) -> GatePolicy:
     return GatePolicy.from_json(json.loads(content))
 
 
+def named(policy: GatePolicy) -> GatePolicy:
+    """Returns the policy with the rule and the version of each suite that names none, as this service measures it."""
+    return replace(policy, suites=tuple(_named(suite) for suite in policy.suites))
+
+
+def _named(suite: SuitePolicy) -> SuitePolicy:
+    known = SUITES.get(suite.name)
+    if known is None:
+        return suite
+    return replace(suite, rule=suite.rule or known.rule, version=suite.version or known.version)
+
+
+def check_measurable(policy: GatePolicy) -> None:
+    """Raises FailedPrecondition for a policy that names another rule or version of a suite than this service measures.
+
+    A policy is checked when it is created; the service may have been upgraded since.
+    """
+    found = [sentence for suite in policy.suites for sentence in _measured_otherwise(suite)]
+    if found:
+        raise FailedPrecondition(
+            "GATE_POLICY_NOT_MEASURABLE",
+            f"the gate policy asks for what this service does not measure: {'; '.join(found)}. A new version of the policy, "
+            "approved by a second person, can name what it does",
+        )
+
+
+def _measured_otherwise(suite: SuitePolicy) -> list[str]:
+    known = SUITES.get(suite.name)
+    if known is None:
+        return [f"suite {suite.name} is unknown"]
+    # What the data decide is known to the job alone, which checks it.
+    return suite.scored_otherwise(known.rule or suite.rule, known.version or suite.version)
+
+
 def check_suites(policy: GatePolicy) -> None:
-    """Raises InvalidPolicy for a suite that this service cannot measure, or not in that role."""
+    """Raises InvalidPolicy for a suite that this service cannot measure, or not in that role or by that rule and version."""
     for number, suite in enumerate(policy.suites):
         if suite.name not in SUITE_NAMES:
             raise InvalidPolicy(f"suites[{number}].suite", suite.name, f"one of {', '.join(SUITE_NAMES)}")
         role = Role.DOMAIN if suite.name == DOMAIN else Role.RETAINED
         if suite.role is not role:
             raise InvalidPolicy(f"suites[{number}].role", suite.role.value, f"{role} for {suite.name}")
+        known = SUITES[suite.name]
+        for field, asked, measured in (
+            ("rule", suite.rule, known.rule),
+            ("version", suite.version, known.version),
+        ):
+            if measured and asked != measured:
+                raise InvalidPolicy(f"suites[{number}].{field}", asked, f"{measured} for {suite.name}")
 
 
 def tightened(policy: GatePolicy, keep: Mapping[str, float]) -> GatePolicy:
@@ -61,7 +103,10 @@ def combined(one: GatePolicy, other: GatePolicy) -> GatePolicy:
     suites = {suite.name: suite for suite in one.suites}
     for suite in other.suites:
         known = suites.get(suite.name, suite)
-        suites[suite.name] = _tightened(known, {suite.name: suite.margin})
+        strict = _tightened(known, {suite.name: suite.margin})
+        suites[suite.name] = replace(
+            strict, rule=strict.rule or suite.rule, version=strict.version or suite.version
+        )
     people = People(
         promote=max(one.people.promote, other.people.promote),
         override=max(one.people.override, other.people.override),

@@ -5,13 +5,16 @@ The reconciler does what both kinds share.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy.orm import Session
 
+from evalstats.claims import Ordered, contradictions
 from identity.digest import digest_json
+from servicekit.errors import CorruptObject, NotFound
 from servicekit.files import remove
 from servicekit.objects import ObjectStore
 from trainer import events
@@ -29,6 +32,9 @@ from trainer.contract.files import (
 from trainer.entities import Run
 from trainer.reports import judged
 from trainer.store import evaluations, policies, runs, versions
+
+_SAID = 5
+"""Contradictions that a refusal names."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,9 @@ class JobHandler(Protocol):
 
     def has_result(self, folder: Path) -> bool:
         """Returns whether the job has finished its last step."""
+
+    def refusal(self, session: Session, id_: str, folder: Path) -> str:
+        """Returns why a result is not accepted, which fails the job; "" for one that is."""
 
     def finish(self, session: Session, id_: str, folder: Path) -> None:
         """Records a result, in the transaction that makes the job SUCCEEDED."""
@@ -87,6 +96,10 @@ class TrainingHandler:
     def has_result(self, folder: Path) -> bool:
         """See JobHandler."""
         return (folder / RESULT_FILE).is_file()
+
+    def refusal(self, session: Session, id_: str, folder: Path) -> str:
+        """Accepts every result: what a training made is judged by evaluations."""
+        return ""
 
     def finish(self, session: Session, id_: str, folder: Path) -> None:
         """See JobHandler."""
@@ -146,6 +159,35 @@ class EvaluationHandler:
     def has_result(self, folder: Path) -> bool:
         """See JobHandler."""
         return (folder / RESULT_FILE).is_file()
+
+    def refusal(self, session: Session, id_: str, folder: Path) -> str:
+        """Decides the report again, from the outcomes that it names: a verdict that does not follow is never recorded."""
+        evaluation, result = evaluations.get(session, id_), EvaluationResult.read(folder)
+        assert evaluation is not None
+        assert result is not None
+        version = versions.get(session, evaluation.version)
+        assert version is not None
+        ordered = Ordered(
+            base_digest=version.run.base_digest,
+            adapter_digest=version.adapter_digest,
+            outcomes_digest=result.outcomes_digest,
+            policy=policies.content(session, evaluation.policy_digest),
+        )
+        try:
+            report, outcomes = self._json(result.report_digest), self._json(result.outcomes_digest)
+            found = contradictions(report, outcomes, ordered, self._json)
+        except (NotFound, CorruptObject, ValueError) as error:
+            found = [str(error)]
+        if not found:
+            return ""
+        more = f"; and {len(found) - _SAID} more" if len(found) > _SAID else ""
+        return (
+            f"report {result.report_digest} is refused, it does not follow from its outcomes: "
+            f"{'; '.join(found[:_SAID])}{more}"
+        )
+
+    def _json(self, digest: str) -> Any:
+        return json.loads(self._objects.get_bytes(digest))
 
     def finish(self, session: Session, id_: str, folder: Path) -> None:
         """See JobHandler."""

@@ -17,7 +17,7 @@ from identity.names import GatePolicyName, GatePolicyVersionName, ModelName
 from servicekit.errors import FailedPrecondition, InvalidArgument, NotFound
 from trainer.assessment import Intent
 from trainer.entities import GatePolicyVersion, Version
-from trainer.gate_policy import DEFAULT, combined, tightened
+from trainer.gate_policy import DEFAULT, check_measurable, combined, tightened
 from trainer.store import policies, runs
 
 
@@ -38,8 +38,12 @@ def active(session: Session, name: GatePolicyName) -> GatePolicyVersion:
 
 
 def of_intent(session: Session, intent: Intent) -> ModelPolicy:
-    """Returns what an intent alone asks for. Raises NotFound; InvalidArgument for what it may not keep."""
+    """Returns what an intent alone asks for.
+
+    Raises NotFound; InvalidArgument for what it may not keep; FailedPrecondition for a policy that cannot be measured.
+    """
     source = active(session, GatePolicyName(intent.gate_policy) if intent.gate_policy else DEFAULT)
+    check_measurable(source.policy)
     names = [suite for suite, _ in intent.keep]
     for number, name in enumerate(names):
         if name in names[:number]:

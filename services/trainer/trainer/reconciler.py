@@ -127,8 +127,12 @@ class Reconciler:
     def _follow_running(self, job: Job, status: JobStatus) -> None:
         # The status was read before the folder: a job that had ended by then has written everything that it will.
         folder = self.folder(job.id)
-        if self._handlers[job.kind].has_result(folder):
-            self._move(job, JobState.SUCCEEDED)
+        handler = self._handlers[job.kind]
+        if handler.has_result(folder):
+            # In no transaction that writes: an evaluation's result is computed again.
+            with reading(self._engine) as session:
+                refusal = handler.refusal(session, job.id, folder)
+            self._move(job, JobState.FAILED if refusal else JobState.SUCCEEDED, refusal)
         elif status is JobStatus.RUNNING:
             return
         elif (reason := read_failure(folder)) is not None:

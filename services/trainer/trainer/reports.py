@@ -27,6 +27,8 @@ def judged(canonical_report: bytes, policy: GatePolicy | None) -> Verdict:
 def _measured(suite: Mapping[str, Any] | None, wanted: SuitePolicy) -> bool:
     if suite is None or suite["role"] != wanted.role:
         return False
+    if wanted.scored_otherwise(suite.get("rule", ""), suite.get("version", "")):
+        return False
     if wanted.role is Role.DOMAIN:
         return bool(suite["margin"] >= wanted.margin)
     return bool(suite["margin"] <= wanted.margin)

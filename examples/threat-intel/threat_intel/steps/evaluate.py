@@ -181,7 +181,8 @@ def _show(run: Run, way: str, report: pb.EvaluationReport) -> None:
         role = f"margin {suite.margin:g}" if suite.gated else "gain"
         run.say(
             f"  {suite.suite:15} base {suite.base.value:.3f}  tuned {suite.tuned.value:.3f}  better by {d.value:+.3f} "
-            f"[{d.lower:+.3f}, {d.upper:+.3f}] n={d.sample_size}  {role}  [{colour}]{_verdict(suite.verdict)}[/{colour}]"
+            f"(at any n {suite.anytime_lower_bound:+.3f} to {suite.anytime_upper_bound:+.3f}; 95% at fixed n {d.lower:+.3f} to "
+            f"{d.upper:+.3f}) n={d.sample_size}  {role}  [{colour}]{_verdict(suite.verdict)}[/{colour}]"
         )
 
 
@@ -219,6 +220,8 @@ def _row(suite: pb.EvaluationReport.SuiteResult) -> dict[str, object]:
         "difference": d.value,
         "lower": d.lower,
         "upper": d.upper,
+        "shown_above": suite.anytime_lower_bound,
+        "shown_below": suite.anytime_upper_bound,
         "n": d.sample_size,
         "margin": suite.margin,
         "gated": suite.gated,

@@ -16,18 +16,37 @@ DOMAIN = "domain"
 
 @dataclass(frozen=True)
 class SuiteDefaults:
-    """What an evaluation takes for a suite when the request names no items and no margin."""
+    """What an evaluation takes for a suite when the request names no items and no margin, and how it is measured."""
 
     items: int
     margin: float
     """Retained suites: the largest tolerated fall. Domain: the gain to exceed. In the suite's unit."""
+    rule: str = ""
+    """The rule that scores it (`evalstats.rules.Rule`); "" where it depends on the data."""
+    version: str = ""
+    """Digest of all its items (`evalstats.records.suite_version`); "" where they are the run's own."""
 
 
 SUITES: Mapping[str, SuiteDefaults] = {
     DOMAIN: SuiteDefaults(items=150, margin=0.0),
-    "hellaswag": SuiteDefaults(items=100, margin=0.05),
-    "arc_easy": SuiteDefaults(items=100, margin=0.05),
-    "bits_per_byte": SuiteDefaults(items=100, margin=0.05),
+    "hellaswag": SuiteDefaults(
+        items=100,
+        margin=0.05,
+        rule="acc_bytes",
+        version="sha256:59d29d649b75f31e0a74662de4bab4fc3677bcca151550a046e2cca9ce54d264",
+    ),
+    "arc_easy": SuiteDefaults(
+        items=100,
+        margin=0.05,
+        rule="acc_bytes",
+        version="sha256:d430b3dcfb9491baebe77965bc0662763d58749b35d8945892f0d2e68fe94ef9",
+    ),
+    "bits_per_byte": SuiteDefaults(
+        items=100,
+        margin=0.05,
+        rule="bits-per-byte",
+        version="sha256:f603793dacc87ddcf2c92af455fe6e0dc0c532ac78e3e7d0fae0e3856223baca",
+    ),
 }
 """Every suite by name. The units are shares of right answers, or bits per byte."""
 SUITE_NAMES = tuple(SUITES)

@@ -1744,6 +1744,8 @@ class EvaluationReport(_message.Message):
         VERDICT_FIELD_NUMBER: _builtins.int
         REGRESSION_P_VALUE_FIELD_NUMBER: _builtins.int
         ITEMS_NEEDED_FIELD_NUMBER: _builtins.int
+        ANYTIME_LOWER_BOUND_FIELD_NUMBER: _builtins.int
+        ANYTIME_UPPER_BOUND_FIELD_NUMBER: _builtins.int
         suite: _builtins.str
         """The suite's id."""
         items_digest: _builtins.str
@@ -1753,9 +1755,9 @@ class EvaluationReport(_message.Message):
         scoring_rule: _builtins.str
         """Scoring rule and version, e.g. "choice-by-mean-log-likelihood/1"."""
         difference_lower_bound: _builtins.float
-        """One-sided 95% lower bound of the difference."""
+        """One-sided 95% lower bound of the difference, for a number of items that was fixed in advance."""
         difference_upper_bound: _builtins.float
-        """One-sided 95% upper bound of the difference."""
+        """One-sided 95% upper bound of the difference, likewise."""
         margin: _builtins.float
         """Tolerated fall; 0 for the domain suite."""
         gated: _builtins.bool
@@ -1766,6 +1768,10 @@ class EvaluationReport(_message.Message):
         """p-value of the test that the suite regressed (exact McNemar or paired bootstrap), Holm-corrected."""
         items_needed: _builtins.int
         """Items that would be needed to conclude at this margin; 0 when concluded."""
+        anytime_lower_bound: _builtins.float
+        """What the verdict rests on: the gain is above it, however often anyone looked and whenever scoring stopped."""
+        anytime_upper_bound: _builtins.float
+        """Likewise: the gain is below it."""
         @_builtins.property
         def base(self) -> _estimate_pb2.Estimate:
             """The base's result."""
@@ -1776,7 +1782,9 @@ class EvaluationReport(_message.Message):
 
         @_builtins.property
         def difference(self) -> _estimate_pb2.Estimate:
-            """Paired difference, signed so that positive is better."""
+            """Paired difference, signed so that positive is better. Its interval, as those of `base` and `tuned`, would hold for a number of
+            items that was fixed in advance; scoring stops at the verdict.
+            """
 
         def __init__(
             self,
@@ -1795,10 +1803,12 @@ class EvaluationReport(_message.Message):
             verdict: Global___Verdict.ValueType = ...,
             regression_p_value: _builtins.float = ...,
             items_needed: _builtins.int = ...,
+            anytime_lower_bound: _builtins.float = ...,
+            anytime_upper_bound: _builtins.float = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "difference", b"difference", "tuned", b"tuned"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "difference", b"difference", "difference_lower_bound", b"difference_lower_bound", "difference_upper_bound", b"difference_upper_bound", "gated", b"gated", "items_digest", b"items_digest", "items_needed", b"items_needed", "margin", b"margin", "regression_p_value", b"regression_p_value", "scoring_rule", b"scoring_rule", "suite", b"suite", "template_digest", b"template_digest", "tuned", b"tuned", "verdict", b"verdict"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["anytime_lower_bound", b"anytime_lower_bound", "anytime_upper_bound", b"anytime_upper_bound", "base", b"base", "difference", b"difference", "difference_lower_bound", b"difference_lower_bound", "difference_upper_bound", b"difference_upper_bound", "gated", b"gated", "items_digest", b"items_digest", "items_needed", b"items_needed", "margin", b"margin", "regression_p_value", b"regression_p_value", "scoring_rule", b"scoring_rule", "suite", b"suite", "template_digest", b"template_digest", "tuned", b"tuned", "verdict", b"verdict"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2388,6 +2398,8 @@ class GatePolicySpec(_message.Message):
         ROLE_FIELD_NUMBER: _builtins.int
         MARGIN_FIELD_NUMBER: _builtins.int
         ITEMS_FIELD_NUMBER: _builtins.int
+        RULE_FIELD_NUMBER: _builtins.int
+        VERSION_FIELD_NUMBER: _builtins.int
         suite: _builtins.str
         """The suite's id, e.g. "arc_easy"."""
         role: Global___SuiteRole.ValueType
@@ -2396,6 +2408,10 @@ class GatePolicySpec(_message.Message):
         """Retained: the loss that is too large. Domain: the gain to exceed. In the suite's unit."""
         items: _builtins.int
         """Most items that are scored; scoring stops at the suite's verdict."""
+        rule: _builtins.str
+        """The rule that scores it, e.g. "acc_bytes". In a request "" takes that of the service; in an answer it means any."""
+        version: _builtins.str
+        """Digest of all items that the suite has, and of their template; "" as in `rule`."""
         def __init__(
             self,
             *,
@@ -2403,10 +2419,12 @@ class GatePolicySpec(_message.Message):
             role: Global___SuiteRole.ValueType = ...,
             margin: _builtins.float = ...,
             items: _builtins.int = ...,
+            rule: _builtins.str = ...,
+            version: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "margin", b"margin", "role", b"role", "suite", b"suite"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "margin", b"margin", "role", b"role", "rule", b"rule", "suite", b"suite", "version", b"version"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from evalstats.policy import Role
 from evalstats.rules import Rule
 from finetune.evaluation.item import Item, in_order
-from finetune.evaluation.suites import Suite, population
+from finetune.evaluation.suites import Suite, population, version
 from identity.digest import digest_json
 from identity.snapshot import SnapshotLine
 from modelkit.prompt import PromptTemplate
@@ -61,13 +61,13 @@ def domain_suite(sources: Sequence[DomainSource], seed: int) -> Suite:
             "the snapshots have no held-out record to ask that is not a control in another of them"
         )
     rule = Rule.ACC if choice else Rule.BITS_PER_BYTE
-    ordered = in_order(list(unique.values()), seed)
+    ordered, template = in_order(list(unique.values()), seed), _template_digest(sources)
     return Suite(
         name=DOMAIN,
         role=Role.DOMAIN,
         rule=rule,
-        version="3",
-        template_digest=_template_digest(sources),
+        version=version(DOMAIN, template, ordered),
+        template_digest=template,
         items=ordered,
         available=len(ordered),
         seed=seed,

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from evalstats.outcomes import ItemOutcome, Outcomes, pair
+from evalstats.outcomes import ItemOutcome, Outcomes
+from evalstats.paired import pair
 from evalstats.policy import GatePolicy
 from evalstats.rules import value
 from evalstats.sequential import verdict_so_far

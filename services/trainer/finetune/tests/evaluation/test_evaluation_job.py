@@ -17,6 +17,7 @@ import torch
 from openledger.trainer.v1 import trainer_pb2
 from safetensors.torch import save_file
 
+from evalstats.claims import Ordered, contradictions
 from evalstats.policy import GatePolicy, Role, SuitePolicy
 from evalstats.verification import check_items, check_report
 from finetune.evaluate import run
@@ -24,6 +25,7 @@ from finetune.evaluation.domain import EmptyDomainSuite
 from finetune.evaluation.known import KnownOutcomes, OutcomesKey
 from finetune.evaluation.measuring import LEAST_ITEMS, Measured, Measuring
 from finetune.evaluation.models import Models
+from finetune.evaluation.run import OtherSuite
 from finetune.evaluation.suites import RETAINED
 from identity.digest import digest_json, sha256_bytes
 from identity.snapshot import SnapshotLine, write_lines
@@ -35,7 +37,14 @@ from modelkit.weights.loading import load
 from modelkit.weights.tiny import create_tiny
 from servicekit.objects import ObjectStore
 from trainer import convert
-from trainer.contract.evaluation import EvaluationJob, EvaluationResult, UnknownSuite, default_orders, order
+from trainer.contract.evaluation import (
+    SUITES,
+    EvaluationJob,
+    EvaluationResult,
+    UnknownSuite,
+    default_orders,
+    order,
+)
 from trainer.contract.files import JOB_FILE, RESULT_FILE, SnapshotInput, write_json
 from trainer.contract.progress import ProgressWriter, read_progress
 from trainer.gate_policy import shipped_default
@@ -269,6 +278,14 @@ def test_a_report_is_judged_by_the_policy_of_its_job(world: World, result: Evalu
     judged = evaluate(folder)
     report = world.read(judged.report_digest)
     assert (report["policy_digest"], report["policy_source"]) == (policy.digest, SOURCE)
+    outcomes_digest = report["outcomes"]
+    ordered = Ordered(
+        base_digest=world.base,
+        adapter_digest=world.adapter,
+        outcomes_digest=outcomes_digest,
+        policy=policy,
+    )
+    assert contradictions(report, world.read(outcomes_digest), ordered, world.read) == []
     assert report["gate"]["missing"] == ["hellaswag"]
     assert judged.verdict in ("failed", "incomplete")
 
@@ -286,6 +303,16 @@ def test_a_larger_evaluation_scores_the_new_items_alone(world: World, result: Ev
     assert _scored(again) == []
     alone = replace(world.job, suites=suites, cache_dir=str(world.folder / "cache-of-its-own"))
     assert evaluate(world.folder_of(alone, "alone")).report_digest == larger.report_digest
+
+
+@pytest.mark.parametrize("field", ["rule", "version"])
+def test_a_policy_that_names_another_suite_than_there_is_fails_the_job(world: World, field: str) -> None:
+    other = {"rule": "acc", "version": "sha256:" + "0" * 64}[field]
+    asked = SuitePolicy(name="arc_easy", role=Role.RETAINED, margin=0.05, items=60)
+    policy = GatePolicy(suites=(replace(asked, **{field: other}),))
+    job = replace(world.job, suites=(order("arc_easy", 5),), policy=policy.to_json())
+    with pytest.raises(OtherSuite, match=f"arc_easy: .*{other}"):
+        evaluate(world.folder_of(job, f"other-{field}"))
 
 
 class Stopped(Exception):
@@ -358,7 +385,8 @@ def test_message_shows_what_the_report_says(world: World, result: EvaluationResu
     assert texts.difference.lower <= texts.difference_lower_bound <= texts.difference_upper_bound
     assert (texts.base.unit, texts.base.confidence) == ("bits/byte", 0.95)
     assert "bootstrap-t" in texts.difference.method or "student-t" in texts.difference.method
-    assert texts.scoring_rule == "bits-per-byte/3"
+    assert texts.scoring_rule == f"bits-per-byte/{SUITES['bits_per_byte'].version}"
+    assert texts.anytime_lower_bound <= texts.anytime_upper_bound
 
 
 def test_snapshot_without_held_out_records_is_refused(world: World) -> None:

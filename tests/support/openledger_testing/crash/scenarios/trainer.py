@@ -30,6 +30,7 @@ from servicekit.eventlog.events import new_event, to_record
 from servicekit.objects import ObjectStore
 from servicekit.testing.waiting import eventually
 from trainer.contract.base_models import BaseModel, registered_path
+from trainer.contract.evaluation import EvaluationJob
 from trainer.contract.files import RESULT_FILE, TrainingResult, write_json
 from trainer.jobs.runner import JobStatus
 from trainer.service import build
@@ -259,7 +260,8 @@ def evaluate(using: Using, stub: Any, jobs: OutlivingJobs, version: pb.ModelVers
     )
     id_ = evaluation.name.rsplit("/", 1)[1]
     eventually(lambda: jobs.status(id_) is not JobStatus.UNKNOWN, "the evaluation is at Ray")
-    (report, outcomes), put = make_report(version, SUITES), using.service.objects.put_bytes
+    job, put = EvaluationJob.read(settings(using.folder).jobs / id_), using.service.objects.put_bytes
+    report, outcomes = make_report(version, SUITES, job, put)
     result = {
         "report_digest": put(canonical_json(report)), "outcomes_digest": put(outcomes), "verdict": report["gate"]["verdict"],
         "findings": report["gate"]["findings"], "compute": "cpu/float32", "measurements": {},
