@@ -52,8 +52,9 @@ test: setup ## sets up, then lints and runs every test: without servers, with re
 test-kafka: setup kafka-jars ## runs the demo's test on Apache Kafka in place of the embedded log
 	@scripts/test.sh kafka
 
-faults: setup kafka-jars ## ten minutes of faults drawn at random on running platforms under load; prints a table (SEED=n MINUTES=m)
+faults: setup kafka-jars ## network faults of each peer, then ten minutes of faults drawn at random, on running platforms under load; prints tables (SEED=n MINUTES=m)
 	@$(BIN)/python tests/faults/network_faults.py
+	@$(BIN)/python tests/faults/platform_network_faults.py
 	@$(BIN)/python tests/faults/random_faults.py $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
 
 crash: setup ## kills every service at every crash point, about 20 minutes; prints a table (SCENARIO="datanet relay" for some)

@@ -51,3 +51,22 @@ def test_withdrawn_texts_leave_every_file_of_the_state_folder(
     eventually(lambda: found_below(tmp_path, everything) == kept)
     own_net.seal()
     assert found_below(tmp_path, everything) == kept
+
+
+def files_with(folder: Path, number: int) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file() and canary(number) in path.read_bytes()}
+
+
+def test_of_a_text_that_was_sealed_and_then_withdrawn_one_object_is_left(
+    own_net: Any, tmp_path: Path, encode: Callable[..., bytes]
+) -> None:
+    """A sealed snapshot never changes: docs/state.md says how an operator erases its records object."""
+    texts = [
+        f"{canary(number).decode()} used PowerShell to download tools from host {number}" for number in (1, 2)
+    ]
+    sent = own_net.contribute(own_net.alice, [encode(text) for text in texts])
+    digest = own_net.seal().records_digest.removeprefix("sha256:")
+    name = f"{own_net.name}/records/{sent[0].digest.removeprefix('sha256:')}"
+    own_net.client(own_net.alice).WithdrawRecord(pb.WithdrawRecordRequest(name=name, reason="mine"))
+    (records,) = tmp_path.rglob(f"sha256/{digest[:2]}/{digest[2:]}")
+    eventually(lambda: files_with(tmp_path, 1) == {records}, "the text is in no other file")
