@@ -10,10 +10,15 @@ os.environ.setdefault(
 )  # before grpc is imported: its handlers can crash a fork's child
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from openledger_testing.shared_server import run_folder, shared_server
 from servicekit import collector
 from servicekit.testing.services import DATABASE_KINDS, Databases, postgresql_url
+
+# Property tests measure truth, not time: on a busy machine an example may take long.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 pytest_plugins = ["openledger_testing.cpu_by_file"]
 

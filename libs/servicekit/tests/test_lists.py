@@ -197,7 +197,11 @@ ORDERS = st.lists(
 ).map(lambda terms: ", ".join(name + way for name, way in terms))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(FILTERS, ORDERS, st.sampled_from([7, 25]))
 def test_any_filter_and_order_means_the_same_in_every_place_and_loses_nothing_between_pages(
     in_database: List, filter_: str, order_by: str, page_size: int
@@ -349,7 +353,11 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.lists(JSON, min_size=4, max_size=4), st.integers())
 @example([None, False, None, None], 0)
 def test_a_forged_token_is_refused_or_gives_a_page_and_never_an_error_of_the_database(

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine
 
 from chain_relay.chain import LedgerState
@@ -16,10 +15,6 @@ from openledger_testing.relay_rig import AnvilRig, FakeRig, Rig
 from servicekit.database import engine as open_engine
 from servicekit.database import migrate, transaction
 from servicekit.testing.services import Databases
-
-# Property tests measure truth, not time: on a busy machine an example may take long.
-settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy machine")
 
 
 @pytest.fixture
