@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -65,3 +66,18 @@ async def test_small_responses_are_never_refused() -> None:
         async with memory.written("watcher", SMALL_BYTES):
             pass
     assert memory.used_bytes == 0
+
+
+async def test_beyond_a_quarter_of_the_room_a_refusal_comes_at_once_and_only_to_those_that_hold_too_much() -> (
+    None
+):
+    memory = ResponseMemory(ALL)
+    for _ in range(2):
+        await memory.until_sent("slow", SIZE, Context())
+    waiting = [asyncio.create_task(memory.until_sent("slow", SIZE, Context())) for _ in range(50)]
+    await asyncio.sleep(0)
+    refused_at_once = sum(task.done() for task in waiting)
+    assert refused_at_once == 50 - ALL // 4 // SIZE
+    await memory.until_sent("other", SIZE, Context())
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(outcome, ResourceExhausted) for outcome in outcomes)

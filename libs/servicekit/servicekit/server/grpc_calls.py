@@ -130,8 +130,8 @@ class GrpcAdapter(grpc.aio.ServerInterceptor):
         """Returns the bytes of a unary method's response. Writes those of a stream, each when the caller has taken the last."""
         responses, principal, context = self._pipeline.responses, call.principal_name, call.context
         if not handler.response_streaming:
-            response = await answer
-            data: bytes = handler.response_serializer(response) if handler.response_serializer else response
+            serialized = handler.response_serializer or bytes
+            data: bytes = serialized(await answer)
             await responses.until_sent(principal, len(data), context)
             return data
         if not hasattr(answer, "__aiter__"):

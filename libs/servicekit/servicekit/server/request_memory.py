@@ -89,16 +89,18 @@ class RequestMemory:
         self._timer: asyncio.TimerHandle | None = None
         self._streams: Counter[str] = Counter()
 
-    async def admit(self, principal: str, size: int) -> Held:
+    async def admit(self, principal: str, size: int, *, waits: bool = True) -> Held:
         """Returns the room for a request of at most `size` bytes.
 
         Raises:
-            ResourceExhausted: there is none within the time to wait.
+            ResourceExhausted: there is none within the time to wait; at once if it does not wait.
         """
         held = Held(principal, size, asyncio.get_running_loop().time())
-        if not self._waiting and self._fits(held):
+        if (not waits or not self._waiting) and self._fits(held):
             self._take(held)
             return held
+        if not waits:
+            raise self._refusal(principal)
         waiting = _Waiting(held)
         self._waiting.append(waiting)
         self._admit_waiting()

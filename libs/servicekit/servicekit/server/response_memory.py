@@ -23,13 +23,15 @@ MAX_RESPONSE_MEMORY_BYTES = 64 << 20
 SMALL_BYTES = 4 << 10
 _PRINCIPALS = 8
 _WAIT_S = 0.25
-"""Short, because what waits takes memory, too."""
+"""Short, because what waits takes memory, too. Beyond a quarter of the room nothing waits."""
 
 
 class ResponseMemory:
     """Used by one event loop. `max_bytes`: of all responses."""
 
     def __init__(self, max_bytes: int = MAX_RESPONSE_MEMORY_BYTES) -> None:
+        self._waiting_bytes = 0
+        self._most_waiting_bytes = max_bytes // 4
         self._memory = RequestMemory(
             max_bytes,
             1,
@@ -46,7 +48,7 @@ class ResponseMemory:
             ResourceExhausted: there is no room within the time to wait.
         """
         if size > SMALL_BYTES:
-            held = await self._memory.admit(principal, size)
+            held = await self._admit(principal, size)
 
             def sent(_: object, held: Held = held) -> None:
                 self._memory.release(held)
@@ -59,11 +61,20 @@ class ResponseMemory:
         if size <= SMALL_BYTES:
             yield
             return
-        held = await self._memory.admit(principal, size)
+        held = await self._admit(principal, size)
         try:
             yield
         finally:
             self._memory.release(held)
+
+    async def _admit(self, principal: str, size: int) -> Held:
+        if self._waiting_bytes + size > self._most_waiting_bytes:
+            return await self._memory.admit(principal, size, waits=False)
+        self._waiting_bytes += size
+        try:
+            return await self._memory.admit(principal, size)
+        finally:
+            self._waiting_bytes -= size
 
     @property
     def used_bytes(self) -> int:
