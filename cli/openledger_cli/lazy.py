@@ -26,6 +26,7 @@ class Entry:
 COMMANDS: dict[str, Entry] = {
     "datanet": Entry("datanet", "app", "Contributed, reviewed, sealed data."),
     "train": Entry("training", "app", "Fine-tuning: what it will do, its progress, its result."),
+    "base-model": Entry("base_model", "app", "Base models: what models are tuned from."),
     "model": Entry("model", "app", "Model versions: evaluation, gate, promotion."),
     "gate": Entry("gate", "app", "The gate: verdicts for scripts, and the policies that models are held to."),
     "ask": Entry("inference", "ask", "Asks a model and streams its answer. Ctrl-C stops it."),

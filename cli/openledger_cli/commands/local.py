@@ -17,8 +17,8 @@ def up(
     base_model: Annotated[
         str,
         typer.Option(
-            help="smollm2-135m-instruct, or tiny: random weights, for tests. Default is the one that last ran in "
-            "--state-dir, else smollm2-135m-instruct.",
+            help="smollm2-135m-instruct, one that base-model import has imported, or tiny: random weights, for tests. Default "
+            "is the one that last ran in --state-dir, else smollm2-135m-instruct.",
             show_default=False,
         ),
     ] = "",

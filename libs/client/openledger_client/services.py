@@ -94,6 +94,7 @@ TRAINER = Service(
     programs={
         "ray head": "finetune.ray_head",
         "base models": "finetune.import_base_model",
+        "base model folders": "finetune.import_folder",
         "evaluation items": "finetune.export_items",
     },
 )

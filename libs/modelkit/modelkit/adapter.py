@@ -10,6 +10,7 @@ numbers, and the digest of the base it was trained for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Every linear layer of a Llama-shaped block, in the order of its forward pass."""
+_TARGET = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_MAX_TARGETS = 64
 MAX_RANK = 256
 MAX_BYTES = 1 << 30
 MAX_CONFIG_BYTES = 1 << 16
@@ -127,9 +130,21 @@ def peft_config(content: Mapping[str, Any]) -> AdapterConfig:
         raise InvalidAdapter(f"{CONFIG_FILE}: r is {rank!r}; it must be an integer from 1 to {MAX_RANK}")
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha <= 16 * MAX_RANK:
         raise InvalidAdapter(f"{CONFIG_FILE}: lora_alpha is {alpha!r}; it must be a positive number")
-    if not isinstance(targets, list) or not targets or not set(map(str, targets)) <= set(ALL_LINEAR):
-        raise InvalidAdapter(f"{CONFIG_FILE}: target_modules is {targets!r}; choose from {list(ALL_LINEAR)}")
-    return AdapterConfig(rank, alpha, tuple(name for name in ALL_LINEAR if name in targets))
+    if (
+        not isinstance(targets, list)
+        or not 1 <= len(targets) <= _MAX_TARGETS
+        or not all(isinstance(name, str) and _TARGET.fullmatch(name) for name in targets)
+    ):
+        raise InvalidAdapter(
+            f"{CONFIG_FILE}: target_modules is {targets!r}; it must be a list of names of linear layers, like"
+            f" {list(ALL_LINEAR)}"
+        )
+    return AdapterConfig(rank, alpha, tuple(sorted(set(targets), key=_forward_order)))
+
+
+def _forward_order(name: str) -> tuple[int, str]:
+    """Llama's layers in the order of the forward pass; those of other architectures by name."""
+    return (ALL_LINEAR.index(name) if name in ALL_LINEAR else len(ALL_LINEAR), name)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ ATT&CK procedures, 16 records a step; docs/training.md has the figures and the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any, Self
@@ -95,6 +95,8 @@ class Case:
     spec: TrainingSpec
     facts: DataFacts
     intent: Intent
+    linear_modules: Sequence[str] = ALL_LINEAR
+    """Of the base."""
 
     @property
     def rehearses(self) -> bool:
@@ -105,9 +107,11 @@ class Case:
         return self.spec.steps * self.spec.batch_size / max(1, self.facts.train_records)
 
 
-def assess(spec: TrainingSpec, facts: DataFacts, intent: Intent) -> list[Finding]:
+def assess(
+    spec: TrainingSpec, facts: DataFacts, intent: Intent, linear_modules: Sequence[str] = ALL_LINEAR
+) -> list[Finding]:
     """Returns all findings, gravest first; within one severity in the order of the rules below."""
-    case = Case(spec, facts, intent)
+    case = Case(spec, facts, intent, linear_modules)
     found = [finding for rule in _RULES for finding in rule(case)]
     return sorted(found, key=lambda finding: -finding.severity)
 
@@ -262,7 +266,7 @@ def _capacity(case: Case) -> Iterator[Finding]:
             advice="Use 16.",
             source="arXiv 2405.09673",
         )
-    if set(spec.target_modules) != set(ALL_LINEAR):
+    if set(spec.target_modules) != set(case.linear_modules):
         yield Finding(
             severity=Severity.INFO,
             parameter="target_modules",

@@ -39,10 +39,11 @@ class BaseModels:
     """The registered base models of a state folder, and those that are being imported."""
 
     def __init__(self, state_dir: Path, offered: Sequence[str]) -> None:
-        """Raises StartupError for a model that cannot be imported."""
-        if unknown := sorted(set(offered) - set(IMPORTABLE)):
+        """Raises StartupError for a model that is neither packaged nor registered."""
+        known = {*IMPORTABLE, *(path.stem for path in base_models.registry_folder(state_dir).glob("*.json"))}
+        if unknown := sorted(set(offered) - known):
             raise StartupError(
-                f"base model {unknown[0]!r} cannot be imported; there are {', '.join(IMPORTABLE)}"
+                f"base model {unknown[0]!r} cannot be imported; there are {', '.join(sorted(known))}"
             )
         self._state_dir = state_dir
         self._offered = offered

@@ -69,14 +69,14 @@ class Runs:
             inputs = tuple(_sealed(session, one) for one in proposal.snapshots)
             speed = runs.newest_speed(session, base.digest)
         facts = self._read_facts(inputs)
-        suggested = suggest(facts, proposal.values)
+        suggested = suggest(facts, proposal.values, base.linear_modules)
         try:
             effective = resolve(proposal.values, suggested)
         except SpecError as error:
             raise InvalidArgument(f"spec.{error.parameter}", "spec", error.rule) from None
         expectation = expected(effective.spec, facts, speed, base.parameter_count)
         assessment = Assessment(
-            findings=tuple(assess(effective.spec, facts, proposal.intent)),
+            findings=tuple(assess(effective.spec, facts, proposal.intent, base.linear_modules)),
             suggested=suggested,
             effective=effective,
             expected_s=expectation.seconds,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trainer.contract.spec import DEFAULTS, RehearsalSpec, TrainingSpec
+from trainer.contract.spec import ALL_LINEAR, DEFAULTS, RehearsalSpec, TrainingSpec
 from trainer.facts import DataFacts
 
 FEW_STEPS = 100
@@ -21,9 +21,11 @@ _EPOCHS = 2
 _LEAST_STEPS, _MOST_STEPS = 40, 1000
 
 
-def suggest(facts: DataFacts, user: Mapping[str, Any]) -> TrainingSpec:
+def suggest(
+    facts: DataFacts, user: Mapping[str, Any], linear_modules: Sequence[str] = ALL_LINEAR
+) -> TrainingSpec:
     """A complete spec for this data, given what the user fixed (`user`, by path): a rate depends on the
-    steps."""
+    steps. The targets are all linear layers of the base."""
     batch_size = int(user.get("batch_size", DEFAULTS["batch_size"]))
     needed = math.ceil(_EPOCHS * facts.train_records / batch_size)
     steps = int(user.get("steps", min(max(needed, _LEAST_STEPS), _MOST_STEPS)))
@@ -31,5 +33,5 @@ def suggest(facts: DataFacts, user: Mapping[str, Any]) -> TrainingSpec:
         learning_rate=RATE_FEW_STEPS if steps < FEW_STEPS else RATE_MANY_STEPS,
         steps=steps,
         rehearsal=REHEARSAL,
-        **{**DEFAULTS, "batch_size": batch_size},
+        **{**DEFAULTS, "batch_size": batch_size, "target_modules": tuple(linear_modules)},
     )

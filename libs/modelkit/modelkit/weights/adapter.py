@@ -31,8 +31,10 @@ from servicekit import crash
 from servicekit.objects import ObjectStore
 
 _TENSOR_NAME = re.compile(
-    r"base_model\.model\.(?P<module>model\.layers\.\d+\.(?:self_attn|mlp)\.(?P<target>\w+))\.lora_(?P<side>[AB])\.weight"
+    r"base_model\.model\.(?P<module>(?:\w+\.)+\d+\.(?:\w+\.)*(?P<target>[A-Za-z]\w*))\.lora_(?P<side>[AB])\.weight"
 )
+"""A numbered segment is a decoder layer: embeddings and the head have none. That the base has such a layer, `_check_fit` says."""
+_LONGEST_NAME = 512
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def _weights(path: Path, config: AdapterConfig) -> dict[str, tuple[torch.Tensor,
         raise InvalidAdapter(f"{WEIGHTS_FILE} is not safetensors: {error}") from error
     sides: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
-        match = _TENSOR_NAME.fullmatch(name)
+        match = _TENSOR_NAME.fullmatch(name) if len(name) <= _LONGEST_NAME else None
         if match is None or match["target"] not in config.target_modules:
             raise InvalidAdapter(f"{WEIGHTS_FILE}: {name!r} is not a LoRA weight of a target module")
         rank = tensor.shape[0 if match["side"] == "A" else -1] if tensor.dim() == 2 else None

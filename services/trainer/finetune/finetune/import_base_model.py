@@ -82,7 +82,8 @@ def main() -> None:
         return
     if not arguments.names:
         parser.error(f"name a base model: {', '.join(IMPORTABLE)}")
-    if unknown := sorted(set(arguments.names) - set(IMPORTABLE)):
+    registered = {path.stem for path in base_models.registry_folder(arguments.state_dir).glob("*.json")}
+    if unknown := sorted(set(arguments.names) - {*IMPORTABLE, *registered}):
         parser.error(f"base model {unknown[0]!r} cannot be imported; there are {', '.join(IMPORTABLE)}")
     for name in arguments.names:
         store = arguments.object_store or str(arguments.state_dir / "objects")

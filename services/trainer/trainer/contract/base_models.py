@@ -14,6 +14,7 @@ from typing import Self
 
 from servicekit.files import write_whole
 from trainer.contract.files import JOB_FILE, RESULT_FILE
+from trainer.contract.spec import ALL_LINEAR
 
 IMPORTABLE = ("smollm2-135m-instruct", "tiny")
 
@@ -29,6 +30,9 @@ class BaseModel:
     licence: str
     parameter_count: int
     source: str
+    linear_modules: tuple[str, ...] = ALL_LINEAR
+    """Names of the linear layers that adapters can be put on, in the order of a block's forward pass. Files that were written
+    before other bases than Llamas could be imported lack it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,8 @@ def registered_path(state_dir: Path, id_: str) -> Path:
 
 def read(path: Path) -> BaseModel:
     """Reads a registered model. Raises FileNotFoundError."""
-    return BaseModel(**json.loads(path.read_bytes()))
+    content = json.loads(path.read_bytes())
+    return BaseModel(**{**content, "linear_modules": tuple(content.get("linear_modules", ALL_LINEAR))})
 
 
 def register(model: BaseModel, state_dir: Path) -> None:

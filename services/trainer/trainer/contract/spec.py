@@ -7,7 +7,7 @@ effective spec is what runs and what the training manifest records.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
@@ -15,7 +15,7 @@ Origin = Literal["default", "suggested", "user"]
 RehearsalKind = Literal["none", "self_generated"]
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""Every linear layer of a Llama-shaped block."""
+"""Every linear layer of a Llama-shaped block. What another base has, its import found out (`base_models.BaseModel`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def resolve(user: Mapping[str, Any], suggested: TrainingSpec) -> EffectiveSpec:
         **{path.removeprefix("rehearsal."): chosen.pop(path) for path in _REHEARSAL_PATHS}
     )
     spec = TrainingSpec(**{**chosen, "target_modules": tuple(chosen["target_modules"])}, rehearsal=rehearsal)
-    check(spec)
+    check(spec, suggested.target_modules)
     return EffectiveSpec(spec, origins)
 
 
@@ -140,17 +140,19 @@ class SpecError(ValueError):
         self.rule = rule
 
 
-def check(spec: TrainingSpec) -> None:
-    """Raises SpecError for the first value outside its range. Foolish values pass: assessment is for
-    those."""
+def check(spec: TrainingSpec, linear_modules: Sequence[str]) -> None:
+    """Raises SpecError for the first value outside its range, among them a module that the base does not have. Foolish values
+    pass: assessment is for those."""
     positive = ("learning_rate", "steps", "batch_size", "lora_rank", "lora_alpha", "max_tokens", "workers")
     for name in positive:
         if getattr(spec, name) <= 0:
             raise SpecError(name, f"is {getattr(spec, name)}; it must be above 0")
     if not 0 <= spec.warmup_ratio < 1:
         raise SpecError("warmup_ratio", f"is {spec.warmup_ratio}; it must be at least 0 and below 1")
-    if not spec.target_modules or not set(spec.target_modules) <= set(ALL_LINEAR):
-        raise SpecError("target_modules", f"is {list(spec.target_modules)}; choose from {list(ALL_LINEAR)}")
+    if not spec.target_modules or not set(spec.target_modules) <= set(linear_modules):
+        raise SpecError(
+            "target_modules", f"is {list(spec.target_modules)}; this base has {list(linear_modules)}"
+        )
     if spec.batch_size < spec.workers:
         raise SpecError(
             "workers", f"is {spec.workers}; each needs a record of the batch of {spec.batch_size}"

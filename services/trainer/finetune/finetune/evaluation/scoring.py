@@ -98,7 +98,7 @@ def _batches(trees: Sequence[TokenTree]) -> Iterator[list[int]]:
 
 def _score_batch(model: PreTrainedModel, trees: Sequence[TokenTree]) -> list[list[float]]:
     """The trees stand one behind the other in one row: no token is padding, and each attends to its own tree alone."""
-    decoder, head = model.base_model, model.get_submodule("lm_head")
+    decoder, head = model.base_model, model.get_output_embeddings()  # type: ignore[no-untyped-call]
     device = model.device
     hidden: Tensor = decoder(
         input_ids=torch.tensor([[token for tree in trees for token in tree.tokens]], device=device),

@@ -25,8 +25,8 @@ class CausalModel:
 
     def __init__(self, model: Any) -> None:
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self._body = inner.model
-        self._head = inner.lm_head
+        self._body = inner.base_model
+        self._head = inner.get_output_embeddings()
 
     def hidden(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Final hidden states `[batch, tokens, width]`; the head's input."""

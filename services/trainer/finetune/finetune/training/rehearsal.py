@@ -133,11 +133,11 @@ def _sample_batch(
         tokens[:, position] = torch.where(alive, current, end)
         mask[:, position] = alive.long()
         alive &= (current != end) | torch.tensor([position < len(p) for p in prompts], device=device)
-        hidden = model.model(
+        hidden = model.base_model(
             input_ids=tokens[:, position : position + 1], past_key_values=cache, use_cache=True
         ).last_hidden_state
         states.append(hidden)
-        probabilities = model.lm_head(hidden[:, 0]).float().softmax(-1)
+        probabilities = model.get_output_embeddings()(hidden[:, 0]).float().softmax(-1)
         current = torch.multinomial(probabilities, 1, generator=generator)[:, 0]
         for row, prompt in enumerate(prompts):
             if position + 1 < len(prompt):
