@@ -11,7 +11,11 @@ _TOKENISING = re.compile(
     # A tokenizer that is called: not its definition, and not a function or method of that name.
     r"|(?<!def )(?:(?<![\w.])|(?<=\._))tokenizer\([^)]"
 )
-ALLOWED = {"libs/modelkit/modelkit/plain_text.py"}
+ALLOWED = {
+    "libs/modelkit/modelkit/plain_text.py",
+    # Tokenises texts that are constants of it, by a folder that it wrote; the CLI may not import modelkit.
+    "cli/openledger_cli/model_export/merge.py",
+}
 
 
 def test_the_search_finds_what_it_is_for() -> None:
@@ -31,7 +35,7 @@ def test_the_search_finds_what_it_is_for() -> None:
         assert not _TOKENISING.search(line)
 
 
-def test_only_one_module_tokenises_text() -> None:
+def test_only_one_module_tokenises_strangers_text() -> None:
     found = {
         str(path.relative_to(ROOT))
         for folder in ("libs", "services", "cli", "ops", "examples")
