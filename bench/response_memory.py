@@ -43,7 +43,7 @@ WORDS = (
     " tunnel proxy ticket memory process thread kernel volume backup archive sample report uses creates deletes encrypts"
     " collects uploads hides renames schedules dumps queries moves disables quickly silently often twice before after during"
 )
-READER_S = 60.0
+READER_S = 600.0
 OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.http2.bdp_probe", 0),  # the client takes 64 KiB of each answer
@@ -104,7 +104,7 @@ class Unread:
             self._channels.append(channel)
             metadata = [("authorization", f"Bearer {tokens[number % len(tokens)]}")]
             # On the wire a unary response is a stream of one message; a stream is read only when it is asked for.
-            self._calls.append(channel.unary_stream(self._path)(self._body, timeout=120, metadata=metadata))
+            self._calls.append(channel.unary_stream(self._path)(self._body, timeout=600, metadata=metadata))
         await asyncio.gather(*(_begun(call) for call in self._calls))
 
     async def ended(self) -> Counter[str]:

@@ -19,7 +19,7 @@ def test_pages_that_are_not_read_grow_a_service_by_less_than_512_mb() -> None:
         [sys.executable, str(BENCH), "--calls", "200"],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         check=False,
     )
     assert found.returncode == 0, found.stdout + found.stderr

@@ -210,4 +210,4 @@ def test_both_implementations_of_the_bets_agree() -> None:
 
 def test_it_needs_no_numpy() -> None:
     code = "import sys; sys.modules.update(numpy=None, scipy=None); import evalstats.claims"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
