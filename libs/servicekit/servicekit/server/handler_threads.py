@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -16,6 +17,8 @@ from servicekit.telemetry.metrics import Resource, saturation
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_POOLS: weakref.WeakSet[HandlerThreads] = weakref.WeakSet()
+
 
 class HandlerThreads(ThreadPoolExecutor):
     """A thread pool that publishes its load: `openledger_saturation_ratio{resource="handler_threads"}`."""
@@ -24,6 +27,7 @@ class HandlerThreads(ThreadPoolExecutor):
         super().__init__(threads, thread_name_prefix=prefix)
         self._lock = threading.Lock()
         self._unfinished = 0
+        _POOLS.add(self)
         saturation(resource, lambda: self._unfinished, threads)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -61,6 +65,15 @@ class HeavyWork:
         context = contextvars.copy_context()
         begin = partial(context.run, _begin, fn, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._threads, begin)
+
+
+def end_idle(pools: Iterable[HandlerThreads] | None = None) -> None:
+    """Ends the handler threads of these pools (default: of this process) that have nothing to do. Does not wait.
+
+    A thread that lives on after this hangs: without this call, one that waits for work looks the same.
+    """
+    for pool in list(_POOLS if pools is None else pools):
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _begin(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -26,6 +26,7 @@ from typing import TypeVar
 from servicekit import private
 from servicekit.errors import StartupError
 from servicekit.server.descriptors import raise_descriptor_limit
+from servicekit.server.handler_threads import end_idle
 from servicekit.server.service import Service
 from servicekit.settings import ServiceSettings
 
@@ -57,6 +58,7 @@ def serve(settings_type: type[S], build: Callable[[S], Service]) -> int:
         return 1
     except KeyboardInterrupt:  # before the service handled signals itself
         return 128 + signal.SIGINT
+    end_idle()
     stuck = [t.name for t in threading.enumerate() if t.name.startswith("handler") and not _joined(t)]
     if stuck:
         # The interpreter would wait for them forever; their callers received CANCELLED.
