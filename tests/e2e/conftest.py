@@ -29,7 +29,7 @@ INTERRUPTED_AT = "4"
 
 
 @pytest.fixture(scope="session")
-def promoted(tmp_path_factory: pytest.TempPathFactory) -> Killed:
+def promoted(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Killed:
     """The demo through its first three steps."""
     out = tmp_path_factory.mktemp("promoted") / "demo"
     return demo_process.run_while_killing(
@@ -37,12 +37,13 @@ def promoted(tmp_path_factory: pytest.TempPathFactory) -> Killed:
         VICTIMS_BEFORE_PROMOTION,
         until=demo_process.INTERRUPTED,
         at_heading={INTERRUPTED_AT: demo_process.interrupt},
+        environment={"OPENLEDGER_OTLP_ENDPOINT": collector.endpoint},
     )
 
 
 @pytest.fixture(scope="session")
 def collector() -> Iterator[Collector]:
-    """Collects the traces of the undisturbed demo's processes."""
+    """Collects the traces of the demo's processes to the promotion, and of the undisturbed copy's from there."""
     with Collector() as running:
         yield running
 
@@ -92,5 +93,5 @@ def steps(demo: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def spans(demo: Path, collector: Collector) -> list[Span]:
-    """Returns every span of the demo's last four steps: its processes have ended, and sent what they had."""
+    """Returns every span of the demo's steps: its processes have ended, and sent what they had."""
     return collector.spans

@@ -68,7 +68,7 @@ def main() -> int:
     rows: list[Row] = []
     with (
         tempfile.TemporaryDirectory(prefix="openledger-network-") as folder,
-        Rig(Path(folder), seed=1, servers=True, proxied=True) as rig,
+        Rig(folder=Path(folder), seed=1, servers=True, proxied=True) as rig,
     ):
         console.print(f"undisturbed, end to end in {rig.recovered():.1f} s")
         storm = Storm(rig, arguments.seconds)

@@ -47,7 +47,7 @@ def main() -> int:
 def _storm(folder: Path, seed: int, servers: bool, seconds: float, title: str) -> bool:
     """One platform's storm; True when something was wrong."""
     outcomes: list[Outcome] = []
-    with Rig(folder, seed, servers) as rig:
+    with Rig(folder=folder, seed=seed, servers=servers) as rig:
         console.print(f"\n{title}: undisturbed, end to end in {rig.recovered():.1f} s")
         begun = time.monotonic()
         for round_ in itertools.count():

@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 SEED = int(os.environ.get("OPENLEDGER_FAULT_SEED", "20261126"))
 PACE_S = 1.5
 """Calls are always there; that they come fast is for `make faults`."""
+GRACE_S = 30.0
+"""More than a busy machine needs, so that a call is cut by a fault and not by the load."""
 CALLED = ("datanet", "inference")
 """The services with which the load has calls open at any moment: what SIGTERM must not cut."""
 
@@ -33,7 +35,9 @@ CALLED = ("datanet", "inference")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """The platform, once it works from end to end."""
     fetch_jars()
-    with Rig(tmp_path_factory.mktemp("faults"), SEED, servers=True, pace_s=PACE_S) as running:
+    with Rig(
+        folder=tmp_path_factory.mktemp("faults"), seed=SEED, servers=True, pace_s=PACE_S, grace_s=GRACE_S
+    ) as running:
         running.recovered()
         yield running
 

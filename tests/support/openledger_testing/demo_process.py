@@ -117,6 +117,7 @@ def run_while_killing(
     *,
     until: int = 0,
     at_heading: Mapping[str, Action] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Killed:
     """Runs the small demo, and kills one program of its platform in each step that shows progress.
 
@@ -125,6 +126,7 @@ def run_while_killing(
         victims: The program to kill, by the step's number; each is killed once.
         until: The exit code with which the last run ends.
         at_heading: As in `run_small_demo`.
+        environment: As in `run_small_demo`.
     """
     killed: list[str] = []
     runs: list[Ended] = []
@@ -137,7 +139,7 @@ def run_while_killing(
         waiting = {
             step: partial(strike, program) for step, program in victims.items() if program not in killed
         }
-        runs.append(run_small_demo(out, at_heading=at_heading, at_progress=waiting))
+        runs.append(run_small_demo(out, at_heading=at_heading, at_progress=waiting, environment=environment))
     assert runs[-1].code == until, runs[-1].output[-4000:]
     return Killed(folder=out, programs=killed, runs=runs)
 

@@ -13,7 +13,7 @@ import psutil
 
 from openledger_client.services import ALL
 from openledger_ops.reconcile.book import Fault as Kind
-from openledger_testing.faults.rig import GRACE_S, Rig, wrong
+from openledger_testing.faults.rig import Rig, wrong
 from openledger_testing.network_faults import Mode
 
 SERVICES = tuple(service.name for service in ALL)
@@ -21,8 +21,8 @@ STOPPED_S = 20.0
 """How long a stopped process stays so: twice the lease of a consumer group's member."""
 NETWORK_S = 15.0
 """How long a fault of the network lasts."""
-DRAIN_S = 4 * GRACE_S
-"""Callers, threads and the outbox have `GRACE_S` each, in this order; a slower process does not end by itself."""
+DRAINS = 4
+"""Callers, threads and the outbox have `grace_s` each, in this order; a slower process does not end by itself."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _terminate(rig: Rig, part: str) -> None:
     begun = time.monotonic()
     rig.wait(lambda: not psutil.pid_exists(pid), f"{part} ends")
     took_s = time.monotonic() - begun
-    assert took_s < DRAIN_S, f"{part} ended {took_s:.0f} s after SIGTERM"
+    assert took_s < DRAINS * rig.grace_s, f"{part} ended {took_s:.0f} s after SIGTERM"
 
 
 def _stop(rig: Rig, part: str) -> None:

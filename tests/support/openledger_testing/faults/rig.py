@@ -39,9 +39,8 @@ from threat_intel.platform import Platform
 
 PATIENCE_S = 240.0
 """Longest wait for a recovery; what works needs seconds, on a busy machine a minute."""
-GRACE_S = 30.0
-"""What a service that is asked to end gives its callers, its threads and its outbox, each. More than a busy machine needs, so
-that a call is cut by a fault and not by the load."""
+GRACE_S = 10.0
+"""The services' own default."""
 _POLL_S = 0.1
 _PLATFORM_ADDRESS = "0x15d34AAf54267DB7D7c367839AAf71A00a2C6A65"
 _DISK = "64m"
@@ -54,7 +53,7 @@ OWN_DISKS = ("datanet", "inference", "event-log")
 """Folders of the platform's that are disks of their own, where that may be made; the last holds the embedded log."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Rig:
     """One platform. `servers`: with Apache Kafka and PostgreSQL, as in production, instead of the embedded ones."""
 
@@ -63,6 +62,8 @@ class Rig:
     servers: bool
     pace_s: float = PACE_S
     """Of the load's callers, between two calls."""
+    grace_s: float = GRACE_S
+    """What a service that is asked to end gives its callers, its threads and its outbox, each."""
     proxied: bool = False
     """With every process that services call behind a network that can fail."""
     peers: Peers | None = None
@@ -81,7 +82,7 @@ class Rig:
                 "OPENLEDGER_CHAIN_RELAY_BATCH_MAX_AGE_S": "2",
                 "OPENLEDGER_CHAIN_RELAY_REWARD_INTERVAL_S": "5",
                 "OPENLEDGER_CHAIN_RELAY_PLATFORM_ADDRESS": _PLATFORM_ADDRESS,
-                **{service.variable("grace_s"): str(GRACE_S) for service in ALL},
+                **{service.variable("grace_s"): str(self.grace_s) for service in ALL},
             }
             if self.proxied:
                 self.peers = Peers(stack, self.folder, state)
