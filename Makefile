@@ -66,8 +66,10 @@ test-fast: setup ## the tests that start no server, failed ones first (under 2 m
 test-only: setup ## the tests named by ONLY, whatever they start: ONLY="services/datanet -k sealed"
 	@$(BIN)/python -m pytest -n 0 --failed-first $(or $(ONLY),$(error name tests, as in make test-only ONLY="services/datanet -k sealed"))
 
-test-failed: setup ## the tests that failed last time, and no others
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --last-failed --last-failed-no-failures none
+test-failed: setup ## the tests that failed last time, in `make test` or alone, and no others
+	@failed=0; for folder in .pytest_cache $(wildcard out/failed/*); do \
+	  $(BIN)/python -m pytest -o cache_dir=$$folder --last-failed --last-failed-no-failures none || [ $$? = 5 ] || failed=1; \
+	done; exit $$failed
 
 fuzz: setup ## sends 100,000 malformed requests to all services, from a new seed that it prints (SEED=n repeats one)
 	@OPENLEDGER_FUZZ_REQUESTS=$${REQUESTS:-100000} OPENLEDGER_FUZZ_SEED=$${SEED:-$$RANDOM} $(BIN)/python -m pytest tests/security/test_malformed_requests.py -s

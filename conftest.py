@@ -16,8 +16,14 @@ from openledger_testing.shared_server import run_folder, shared_server
 from servicekit import collector
 from servicekit.testing.services import DATABASE_KINDS, Databases, postgresql_url
 
-# Property tests measure truth, not time: on a busy machine an example may take long.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Property tests measure truth, not time: on a busy machine an example may take long. `make test` draws the same examples each
+# time, so that what is green stays green; every other run of pytest draws new ones.
+settings.register_profile(
+    "any machine",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("OPENLEDGER_SAME_EXAMPLES") == "1",
+)
 settings.load_profile("any machine")
 
 pytest_plugins = ["openledger_testing.cpu_by_file"]
