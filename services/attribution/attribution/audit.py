@@ -37,7 +37,6 @@ def facts(session: Session) -> Iterator[Fact]:
     answers = select(AnswerRow).options(load_only(*_COLUMNS)).order_by(AnswerRow.id)
     for rows in session.scalars(answers, execution_options={"yield_per": ROWS}).partitions():
         yield from _answers(session, rows)
-        session.expunge_all()
 
 
 def _answers(session: Session, rows: Sequence[AnswerRow]) -> Iterator[Fact]:

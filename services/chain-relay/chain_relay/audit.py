@@ -36,7 +36,6 @@ def facts(session: Session) -> Iterator[Fact]:
     answers = select(tables.ScoredAnswer).order_by(tables.ScoredAnswer.position)
     for rows in session.scalars(answers, execution_options=_STREAMED).partitions():
         yield from _answers(session, rows)
-        session.expunge_all()
     yield from _registrations(session)
     yield from _rewards(session)
 
