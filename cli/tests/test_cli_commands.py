@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import typer
 from openledger.common.v1.estimate_pb2 import Estimate
-from openledger.trainer.v1.trainer_pb2 import REHEARSAL_KIND_SELF_GENERATED
 from typer.testing import CliRunner
 
 from openledger_cli import layout
 from openledger_cli.__main__ import app
-from openledger_cli.commands.training import spec_of, weighted
+from openledger_cli.commands.training import weighted
 from openledger_cli.console import printable, say
 from openledger_cli.context import parse_identity
 from openledger_cli.lazy import COMMANDS, LazyCommand
@@ -161,11 +160,6 @@ def test_weights_of_snapshots() -> None:
         weighted(["datanets/d/snapshots/1=much"])
 
 
-def test_an_unknown_rehearsal_is_refused() -> None:
-    with pytest.raises(typer.BadParameter, match="self-generated"):
-        spec_of(learning_rate=0, steps=0, batch_size=0, rehearsal="perhaps", seed=0)
-
-
 WORDS = [
     ("datanets/threat-intelligence-of-northern-europe/contributors/palo-alto-networks-unit-42", "open", "3"),
     ("datanets/d/contributors/c", "sha256:" + "0123456789abcdef" * 4, "some words of a longer explanation"),
@@ -247,12 +241,6 @@ def test_what_others_wrote_cannot_command_the_terminal(capsys: pytest.CaptureFix
     assert printable("na\u00efve \u0434\u0430 \u304c\n\t") == "na\u00efve \u0434\u0430 \u304c\n\t"
     say("answer \x1b[2J", (" [/red] [bold]x", "dim"))
     assert capsys.readouterr().out == "answer \\x1b[2J [/red] [bold]x\n"
-
-
-@pytest.mark.parametrize("written", ["self-generated", "self_generated"])
-def test_rehearsal_is_accepted_as_the_platform_writes_it(written: str) -> None:
-    spec = spec_of(learning_rate=0, steps=0, batch_size=0, rehearsal=written, seed=0)
-    assert spec.rehearsal.kind == REHEARSAL_KIND_SELF_GENERATED
 
 
 def test_a_token_as_json(tmp_path: Path) -> None:

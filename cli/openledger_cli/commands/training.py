@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from openledger_cli.lazy import group
 from openledger_cli.options import Limit, RequestId, full_name, show_list
 from openledger_cli.output import duration, emit, emit_rows, emit_table, lower_name, moment
 from openledger_cli.progress import progress, rate
+from openledger_cli.training_spec import message, with_spec
 
 if TYPE_CHECKING:
     from openledger.trainer.v1 import trainer_pb2 as pb
@@ -35,30 +36,7 @@ Base = Annotated[
 Snapshots = Annotated[
     list[str], typer.Option("--snapshot", help="datanets/D/snapshots/N[=weight]; may be repeated.")
 ]
-LearningRate = Annotated[float, typer.Option(help="0 takes the platform's suggestion.")]
-Rehearsal = Annotated[str, typer.Option(help="suggested, none or self-generated (also self_generated)")]
 Name = Annotated[str, typer.Argument(help="trainingRuns/ULID")]
-
-
-def spec_of(
-    *, learning_rate: float, steps: int, batch_size: int, rehearsal: str, seed: int
-) -> pb.TrainingSpec:
-    """A spec from options; zeros take the platform's suggestion."""
-    kinds = {
-        "suggested": pb.REHEARSAL_KIND_UNSPECIFIED,
-        "none": pb.REHEARSAL_KIND_NONE,
-        "self-generated": pb.REHEARSAL_KIND_SELF_GENERATED,
-    }
-    rehearsal = rehearsal.replace("_", "-")  # the API and the effective spec write self_generated
-    if rehearsal not in kinds:
-        raise typer.BadParameter(f"{rehearsal!r} is not one of {', '.join(kinds)}", param_hint="--rehearsal")
-    return pb.TrainingSpec(
-        learning_rate=learning_rate,
-        steps=steps,
-        batch_size=batch_size,
-        seed=seed,
-        rehearsal=pb.RehearsalSpec(kind=kinds[rehearsal]),
-    )
 
 
 def only_base() -> str:
@@ -77,7 +55,7 @@ def weighted(snapshots: list[str]) -> list[pb.WeightedSnapshot]:
     for given in snapshots:
         name, _, weight = given.partition("=")
         try:
-            found.append(pb.WeightedSnapshot(snapshot=name, weight=float(weight or 0)))
+            found.append(pb.WeightedSnapshot(snapshot=name, weight=float(weight) if weight else None))
         except ValueError:
             raise typer.BadParameter(
                 f"{given!r}: weight {weight!r} is not a number", param_hint="--snapshot"
@@ -118,22 +96,13 @@ def bases(
 
 
 @app.command()
-def assess(
-    snapshot: Snapshots,
-    base: Base = "",
-    learning_rate: LearningRate = 0.0,
-    steps: int = 0,
-    batch_size: int = 0,
-    rehearsal: Rehearsal = "suggested",
-    seed: int = 0,
-) -> None:
+@with_spec
+def assess(*, snapshot: Snapshots, base: Base = "", values: Mapping[str, Any]) -> None:
     """Says what a spec will lead to and how long it takes, before anything runs."""
     request = pb.AssessTrainingSpecRequest(
         base_model=base or only_base(),
         snapshots=weighted(snapshot),
-        spec=spec_of(
-            learning_rate=learning_rate, steps=steps, batch_size=batch_size, rehearsal=rehearsal, seed=seed
-        ),
+        spec=message(values),
     )
     found = session().client.trainer.AssessTrainingSpec(request)
     if session().as_json:
@@ -145,15 +114,12 @@ def assess(
 
 
 @app.command()
+@with_spec
 def run(
-    model: str,
+    *,
+    model: Annotated[str, typer.Argument()],
     snapshot: Snapshots,
     base: Base = "",
-    learning_rate: LearningRate = 0.0,
-    steps: int = 0,
-    batch_size: int = 0,
-    rehearsal: Rehearsal = "suggested",
-    seed: int = 0,
     purpose: str = "",
     gate_policy: Annotated[
         str, typer.Option(help="gatePolicies/P or P; default: the model's, at first gatePolicies/default.")
@@ -163,15 +129,14 @@ def run(
     ] = [],
     request_id: RequestId = "",
     follow: Annotated[bool, typer.Option(help="Watch it until it ends.")] = True,
+    values: Mapping[str, Any],
 ) -> None:
     """Starts a run and watches it."""
     request = pb.CreateTrainingRunRequest(
         model=full_name("models", model),
         base_model=base or only_base(),
         snapshots=weighted(snapshot),
-        spec=spec_of(
-            learning_rate=learning_rate, steps=steps, batch_size=batch_size, rehearsal=rehearsal, seed=seed
-        ),
+        spec=message(values),
         intent=pb.Intent(
             purpose=purpose,
             keep=map(_margin, keep),
@@ -268,6 +233,36 @@ def get_run(name: Name) -> None:
             pb.GetModelVersionRequest(name=found.model_version)
         )
         show_judgement(version)
+
+
+@app.command()
+def parameters(
+    name: Annotated[str, typer.Argument(help="One value, e.g. rehearsal.kl_weight; all by default.")] = "",
+) -> None:
+    """Says of each value of a spec what it is, what it may be, and what goes wrong below and above."""
+    found = session().client.trainer.DescribeParameters(pb.DescribeParametersRequest(parameter=name))
+    if session().as_json:
+        emit(found)
+    elif name:
+        for each in found.parameters:
+            emit_rows(
+                ("value", each.name),
+                ("is", each.words),
+                ("range", f"{each.range} {each.unit}".strip()),
+                ("not set", each.default),
+                ("too small", each.below),
+                *([("too large", each.above)] if each.above else []),
+                ("usual", each.advice),
+                ("evidence", each.evidence),
+            )
+    else:
+        emit_table(
+            ["value", "range", "not set", "usual"],
+            [
+                (each.name, f"{each.range} {each.unit}".strip(), each.default, each.advice)
+                for each in found.parameters
+            ],
+        )
 
 
 @app.command()

@@ -26,6 +26,7 @@ ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "d
 _TARGET = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _MAX_TARGETS = 64
 MAX_RANK = 256
+MAX_ALPHA = 16 * MAX_RANK
 MAX_BYTES = 1 << 30
 MAX_CONFIG_BYTES = 1 << 16
 
@@ -128,7 +129,7 @@ def peft_config(content: Mapping[str, Any]) -> AdapterConfig:
     rank, alpha, targets = content.get("r"), content.get("lora_alpha"), content.get("target_modules")
     if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= MAX_RANK:
         raise InvalidAdapter(f"{CONFIG_FILE}: r is {rank!r}; it must be an integer from 1 to {MAX_RANK}")
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha <= 16 * MAX_RANK:
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha <= MAX_ALPHA:
         raise InvalidAdapter(f"{CONFIG_FILE}: lora_alpha is {alpha!r}; it must be a positive number")
     if (
         not isinstance(targets, list)

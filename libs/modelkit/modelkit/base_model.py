@@ -125,6 +125,19 @@ def parameter_count(digest: str, store: ObjectStore) -> int:
     return sum(math.prod(shape) for shape in tensor_shapes(digest, store).values())
 
 
+def context_length(digest: str, store: ObjectStore) -> int | None:
+    """Returns the most tokens that the model reads at once; None when its configuration does not say.
+
+    Raises NotFound or InvalidBaseModel.
+    """
+    try:
+        config: Any = json.loads(store.get_bytes(read_manifest(digest, store).files["config.json"]))
+    except ValueError as error:
+        raise InvalidBaseModel(f"base model {digest}: config.json is not JSON") from error
+    length = config.get("max_position_embeddings") if isinstance(config, dict) else None
+    return length if isinstance(length, int) and length > 0 else None
+
+
 def tensor_shapes(digest: str, store: ObjectStore) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each weight by name, from the file's header. Raises NotFound or InvalidBaseModel."""
     path = store.local_path(read_manifest(digest, store).files["model.safetensors"])

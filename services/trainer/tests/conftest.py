@@ -49,6 +49,7 @@ class ScriptedRunner:
         self.commands: dict[str, list[str]] = {}
         self.submissions: list[str] = []
         self.unreachable = False
+        self.known_cores = 2
 
     def submit(self, id_: str, command: Sequence[str]) -> None:
         self._answer()
@@ -65,6 +66,10 @@ class ScriptedRunner:
         self._answer()
         if self.jobs.get(id_) is JobStatus.RUNNING:
             self.jobs[id_] = JobStatus.STOPPED
+
+    def cores(self) -> int:
+        self._answer()
+        return self.known_cores
 
     def _answer(self) -> None:
         if self.unreachable:

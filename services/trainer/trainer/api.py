@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ from servicekit.database.request_ids import RequestId
 from servicekit.database.watches import Changes
 from servicekit.lists import Query
 from servicekit.objects import ObjectStore
-from trainer import convert
+from trainer import convert, guide
 from trainer.base_models import BaseModels
 from trainer.evaluations import Evaluations
 from trainer.gate_policies import GatePolicies
+from trainer.jobs.runner import JobRunner, cores
 from trainer.model_files import ModelFiles, pieces
 from trainer.overrides import Overrides
 from trainer.promotion import Promotions
@@ -57,10 +59,17 @@ class TrainerApi(TrainerServiceServicer):
         objects: ObjectStore,
         base_models: BaseModels,
         jobs_dir: Path,
+        runner: JobRunner,
     ) -> None:
         self._changes = changes
         self._base_models = base_models
-        self._runs = Runs(engine, objects, base_models, changes)
+        self._runs = Runs(
+            engine=engine,
+            objects=objects,
+            base_models=base_models,
+            changes=changes,
+            cores=partial(cores, runner),
+        )
         self._versions = Versions(engine)
         self._model_files = ModelFiles(engine, objects)
         self._evaluations = Evaluations(engine, objects)
@@ -86,6 +95,12 @@ class TrainerApi(TrainerServiceServicer):
         """See the proto."""
         assessed = await asyncio.to_thread(self._runs.assess, convert.to_proposal(request))
         return convert.assessment(assessed.assessment)
+
+    async def DescribeParameters(
+        self, request: pb.DescribeParametersRequest, context: Context
+    ) -> pb.DescribeParametersResponse:
+        """See the proto."""
+        return convert.parameters(guide.describe(request.parameter))
 
     async def CreateTrainingRun(
         self, request: pb.CreateTrainingRunRequest, context: Context

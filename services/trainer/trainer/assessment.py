@@ -1,21 +1,24 @@
 """What a spec will lead to, assessed before it runs: each finding names a value, its consequence, and its source.
 
-"Our measurement" is SmolLM2-135M-Instruct, LoRA of rank 16 on all linear layers, 14-way classification of
-ATT&CK procedures, 16 records a step; docs/training.md has the figures and the commands.
+The sentences are those of the guide (`openledger_client.training_parameters`); what depends on several values or on the data
+is computed here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any, Self
 
-from trainer.contract.spec import ALL_LINEAR, EffectiveSpec, TrainingSpec
-from trainer.facts import CHARACTERS_A_TOKEN, DataFacts
-from trainer.suggestion import FEW_STEPS, RATE_FEW_STEPS, RATE_MANY_STEPS
+from openledger_client.training_parameters import GUIDE, MEASURED
+from trainer.contract.spec import EffectiveSpec, TrainingSpec
+from trainer.facts import UNKNOWN, DataFacts, Surroundings
+from trainer.suggestion import FEW_STEPS, MOST_EPOCHS, RATE_FEW_STEPS, RATE_MANY_STEPS, longest
 
-OURS = "our measurement on SmolLM2-135M (docs/training.md; python bench/training_bench.py)"
+_LEAST_SCALE, _GREATEST_SCALE = 0.25, 4.0
+_LEAST_RATES = RATE_MANY_STEPS * FEW_STEPS
+"""Rate times steps of the shortest run that may learn slowly."""
 
 
 class Severity(IntEnum):
@@ -95,8 +98,7 @@ class Case:
     spec: TrainingSpec
     facts: DataFacts
     intent: Intent
-    linear_modules: Sequence[str] = ALL_LINEAR
-    """Of the base."""
+    around: Surroundings
 
     @property
     def rehearses(self) -> bool:
@@ -104,176 +106,163 @@ class Case:
 
     @property
     def epochs(self) -> float:
-        return self.spec.steps * self.spec.batch_size / max(1, self.facts.train_records)
+        return self.spec.steps * self.spec.records_per_step / max(1, self.facts.train_records)
+
+    def of(self, severity: Severity, name: str, consequence: str = "", **other: str) -> Finding:
+        """Returns a finding on a value of the spec, in the guide's words where none are given."""
+        guide, value = GUIDE[name], self.spec.values()[name]
+        return Finding(
+            severity=severity,
+            parameter=name,
+            value=other.get("value", f"{value:g}" if isinstance(value, float) else str(value)),
+            consequence=consequence,
+            advice=other.get("advice", f"Usual: {guide.advice}"),
+            source=other.get("source", guide.evidence),
+        )
 
 
 def assess(
-    spec: TrainingSpec, facts: DataFacts, intent: Intent, linear_modules: Sequence[str] = ALL_LINEAR
+    spec: TrainingSpec, facts: DataFacts, intent: Intent, around: Surroundings = UNKNOWN
 ) -> list[Finding]:
     """Returns all findings, gravest first; within one severity in the order of the rules below."""
-    case = Case(spec, facts, intent, linear_modules)
+    case = Case(spec, facts, intent, around)
     found = [finding for rule in _RULES for finding in rule(case)]
     return sorted(found, key=lambda finding: -finding.severity)
 
 
 def _forgetting(case: Case) -> Iterator[Finding]:
-    rate, value = case.spec.learning_rate, f"{case.spec.learning_rate:g}"
-    if rate >= 1e-3 and not case.rehearses:
-        yield Finding(
-            severity=Severity.DANGER,
-            parameter="learning_rate",
-            value=value,
-            consequence="The model will learn the task and forget much of the rest. At 2e-3 without rehearsal, 40 steps raised "
+    rate, name, above = case.spec.learning_rate, "learning_rate", GUIDE["learning_rate"].above
+    if rate >= (GUIDE[name].warn_above or 0):
+        yield case.of(Severity.DANGER, name, above, advice=f"Use {RATE_FEW_STEPS:g} or less.")
+    elif rate >= 1e-3 and not case.rehearses:
+        yield case.of(
+            Severity.DANGER,
+            name,
+            "The model will learn the task and forget much of the rest. At 2e-3 without rehearsal, 40 steps raised "
             "bits per byte on general English from 1.20 to 1.90 (+0.69, 95% interval 0.65 to 0.74). "
             "Such a rate moves the weights far from the base, and nothing in the loss pulls them back.",
             advice=f"Use {RATE_FEW_STEPS:g} with self-generated rehearsal: "
             "the same steps then cost less than 0.004 bits per byte.",
-            source=OURS,
+            source=MEASURED,
         )
     elif rate >= 1e-3:
-        yield Finding(
-            severity=Severity.WARNING,
-            parameter="learning_rate",
-            value=value,
-            consequence="Far above what rehearsal was measured to hold: it pulls back towards the base on its own samples, "
+        yield case.of(
+            Severity.WARNING,
+            name,
+            "Far above what rehearsal was measured to hold: it pulls back towards the base on its own samples, "
             "not on everything that the base can do.",
             advice=f"Use {RATE_FEW_STEPS:g} or less.",
-            source=OURS,
+            source=MEASURED,
         )
     elif rate > RATE_MANY_STEPS and not case.rehearses:
-        yield Finding(
-            severity=Severity.WARNING,
-            parameter="learning_rate",
-            value=value,
-            consequence="Without rehearsal forgetting grows with the rate: already at 2e-4, 150 steps cost 0.14 bits per byte "
+        yield case.of(
+            Severity.WARNING,
+            name,
+            "Without rehearsal forgetting grows with the rate: already at 2e-4, 150 steps cost 0.14 bits per byte "
             "and nine points of ARC-Easy.",
             advice="Keep the rate and turn self-generated rehearsal on.",
-            source=OURS,
+            source=MEASURED,
         )
 
 
 def _rehearsal(case: Case) -> Iterator[Finding]:
-    rehearsal = case.spec.rehearsal
-    times_seen = case.spec.steps * rehearsal.sequences_per_step / max(rehearsal.sequences, 1)
-    if not case.rehearses:
-        keeps = ", ".join(suite for suite, _ in case.intent.keep) or "the retained suites"
-        yield Finding(
-            severity=Severity.WARNING,
-            parameter="rehearsal.kind",
-            value="none",
-            consequence=f"Nothing holds the model to its base; the gate on {keeps} is likely to refuse promotion. On the same "
-            "task, rehearsal with KL to the base removed the loss (1.27 to 1.13 bits per byte at 150 steps) at no cost "
-            "in accuracy.",
-            advice="Use self-generated: 128 sequences of 48 tokens, 6 a step, KL weight 2. A step takes about 60% longer.",
-            source=f"arXiv 2605.26097, 2512.22337; {OURS}",
-        )
+    if case.rehearses:
         return
-    if rehearsal.kl_weight > 8:
-        yield Finding(
-            severity=Severity.WARNING,
-            parameter="rehearsal.kl_weight",
-            value=f"{rehearsal.kl_weight:g}",
-            consequence="The pull to the base outweighs the task: the model will change little and learn little.",
-            advice="Use 1 to 4.",
-            source="arXiv 2512.22337",
-        )
-    elif rehearsal.kl_weight < 0.5:
-        yield Finding(
-            severity=Severity.WARNING,
-            parameter="rehearsal.kl_weight",
-            value=f"{rehearsal.kl_weight:g}",
-            consequence="Too weak to matter beside the task's loss: this costs rehearsal's time and keeps little.",
-            advice="Use 1 to 4.",
-            source=OURS,
-        )
-    if rehearsal.sequences < 64:
-        yield Finding(
-            severity=Severity.WARNING,
-            parameter="rehearsal.sequences",
-            value=str(rehearsal.sequences),
-            consequence=f"Every sequence is seen {times_seen:.0f} times: "
-            "the model is held to the base on few texts and drifts elsewhere.",
-            advice="Use 128 or more; sampling them takes about half a minute on two cores.",
-            source="arXiv 2605.29498",
-        )
+    keeps = ", ".join(suite for suite, _ in case.intent.keep) or "the retained suites"
+    yield case.of(
+        Severity.WARNING,
+        "rehearsal.kind",
+        f"{GUIDE['rehearsal.kind'].below} The gate on {keeps} is likely to refuse promotion. On the same task, rehearsal "
+        "with KL to the base removed the loss (1.27 to 1.13 bits per byte at 150 steps) at no cost in accuracy.",
+        advice="Use self_generated: 128 sequences of 48 tokens, 6 a step, KL weight 2. A step takes about 60% longer.",
+    )
+
+
+def _out_of_bounds(case: Case) -> Iterator[Finding]:
+    """Values that are warned about whatever the others are. The rate has rules of its own."""
+    for name, value in case.spec.values().items():
+        guide = GUIDE[name]
+        if not isinstance(value, int | float) or name == "learning_rate":
+            continue
+        if name.startswith("rehearsal.") and not case.rehearses:
+            continue
+        if guide.warn_below is not None and value < guide.warn_below:
+            yield case.of(Severity.WARNING, name, guide.below)
+        elif guide.warn_above is not None and value > guide.warn_above:
+            yield case.of(Severity.WARNING, name, guide.above)
 
 
 def _learning_too_little(case: Case) -> Iterator[Finding]:
-    spec = case.spec
-    if spec.steps < FEW_STEPS and spec.learning_rate < 3e-4:
-        yield Finding(
-            severity=Severity.WARNING,
-            parameter="learning_rate",
-            value=f"{spec.learning_rate:g}",
-            consequence=f"Too low for {spec.steps} steps: at 2e-4, 40 steps reached .28 accuracy where 5e-4 reached .50, both "
-            "with rehearsal.",
-            advice=f"Use {RATE_FEW_STEPS:g}, or at least {FEW_STEPS} steps.",
-            source=OURS,
+    spec, name = case.spec, "learning_rate"
+    few = spec.steps < FEW_STEPS and spec.learning_rate < 3e-4
+    slow = spec.learning_rate < RATE_MANY_STEPS and spec.learning_rate * spec.steps < _LEAST_RATES
+    if few or slow:
+        yield case.of(
+            Severity.WARNING,
+            name,
+            f"Too low for {spec.steps} steps. {GUIDE[name].below}",
+            advice=f"Use {RATE_FEW_STEPS:g} below {FEW_STEPS} steps, {RATE_MANY_STEPS:g} for more.",
+            source=MEASURED,
         )
     if spec.warmup_ratio > 0.3:
-        yield Finding(
-            severity=Severity.INFO,
-            parameter="warmup_ratio",
-            value=f"{spec.warmup_ratio:g}",
-            consequence="A large part of the run is spent below its rate.",
-            advice="Use 0.03 to 0.1.",
-            source="common practice",
-        )
+        yield case.of(Severity.INFO, "warmup_ratio", GUIDE["warmup_ratio"].above)
 
 
 def _repetition(case: Case) -> Iterator[Finding]:
-    steps, epochs = str(case.spec.steps), case.epochs
-    if epochs > 5:
-        yield Finding(
-            severity=Severity.WARNING,
-            parameter="steps",
-            value=steps,
-            consequence=f"Each record is seen {epochs:.1f} times: the model memorises them, which also makes their texts easier "
-            "to extract from it.",
-            advice="Stay at 5 times or less, or add records.",
-            source="arXiv 2202.07646",
+    epochs, records, name = case.epochs, case.facts.train_records, "steps"
+    if epochs > MOST_EPOCHS:
+        yield case.of(
+            Severity.WARNING,
+            name,
+            f"Each record is seen {epochs:.1f} times. {GUIDE[name].above}",
+            advice=f"Stay at {MOST_EPOCHS} times or less, or add records.",
         )
-    elif epochs < 0.5 and case.facts.train_records:
-        yield Finding(
-            severity=Severity.INFO,
-            parameter="steps",
-            value=steps,
-            consequence=f"About {epochs:.0%} of the records will be seen; contributors of the others cannot be attributed "
-            "anything from this run.",
-            advice=f"{case.facts.train_records // case.spec.batch_size} steps see every record once.",
+    elif epochs < 0.5 and records:
+        yield case.of(
+            Severity.INFO,
+            name,
+            f"About {epochs:.0%} of the records will be seen. {GUIDE[name].below}",
+            advice=f"{records // case.spec.records_per_step} steps see every record once.",
             source="arithmetic",
         )
 
 
 def _capacity(case: Case) -> Iterator[Finding]:
-    spec = case.spec
-    scale = spec.lora_alpha / spec.lora_rank
-    if scale > 4:
-        yield Finding(
-            severity=Severity.WARNING,
-            parameter="lora_alpha",
-            value=str(spec.lora_alpha),
-            consequence=f"alpha / rank = {scale:g} multiplies every update: it acts like a higher learning rate.",
-            advice=f"Use {2 * spec.lora_rank} for rank {spec.lora_rank}.",
-            source="arXiv 2106.09685",
+    spec, guide = case.spec, GUIDE["lora_alpha"]
+    if not _LEAST_SCALE <= spec.scale <= _GREATEST_SCALE:
+        yield case.of(
+            Severity.WARNING,
+            "lora_alpha",
+            f"It multiplies every update by {spec.scale:.3g}. "
+            + (guide.above if spec.scale > _GREATEST_SCALE else guide.below),
+            advice=f"Use {max(1, round(2 * spec.lora_alpha / spec.scale))} for rank {spec.lora_rank}.",
         )
     if spec.lora_rank >= 64 and case.facts.train_records < 10_000:
-        yield Finding(
-            severity=Severity.INFO,
-            parameter="lora_rank",
-            value=str(spec.lora_rank),
-            consequence=f"More capacity than {case.facts.train_records} records need; higher ranks also forget more.",
-            advice="Use 16.",
-            source="arXiv 2405.09673",
-        )
-    if set(spec.target_modules) != set(case.linear_modules):
-        yield Finding(
-            severity=Severity.INFO,
-            parameter="target_modules",
+        yield case.of(Severity.INFO, "lora_rank", GUIDE["lora_rank"].above)
+    if set(spec.target_modules) != set(case.around.linear_modules):
+        yield case.of(
+            Severity.INFO,
+            "target_modules",
+            GUIDE["target_modules"].below,
             value=",".join(spec.target_modules),
-            consequence="Fewer adapted modules learn less at the same rate and rank.",
-            advice="All linear layers unless the gate asks for less.",
-            source="arXiv 2405.09673",
+        )
+
+
+def _optimiser(case: Case) -> Iterator[Finding]:
+    if case.spec.max_grad_norm == 0:
+        yield case.of(Severity.WARNING, "max_grad_norm", GUIDE["max_grad_norm"].below)
+    if case.spec.schedule == "constant":
+        yield case.of(Severity.INFO, "schedule", GUIDE["schedule"].below)
+
+
+def _workers(case: Case) -> Iterator[Finding]:
+    cores = case.around.cores
+    if cores is not None and case.spec.workers > cores:
+        yield case.of(
+            Severity.DANGER,
+            "workers",
+            f"Ray has {cores} cores. {GUIDE['workers'].above}",
+            advice=f"Use {cores} or fewer.",
         )
 
 
@@ -320,24 +309,32 @@ def _data(case: Case) -> Iterator[Finding]:
 
 
 def _length(case: Case) -> Iterator[Finding]:
-    needed = case.facts.long_characters / CHARACTERS_A_TOKEN
-    if needed > case.spec.max_tokens:
-        yield Finding(
-            severity=Severity.WARNING,
-            parameter="max_tokens",
-            value=str(case.spec.max_tokens),
-            consequence=f"More than one record in twenty is longer (about {needed:.0f} tokens); their beginnings are cut.",
-            advice=f"Use {int(needed * 1.2)}, at the price of time and memory.",
-            source="arithmetic",
-        )
+    """Says what is cut. Where the base reads no more, there is nothing to change but the records."""
+    needed, most = longest(case.facts), case.spec.max_tokens
+    if needed <= most:
+        return
+    limit = int(GUIDE["max_tokens"].most or 0)
+    at_limit = most >= min(case.around.context or limit, limit)
+    yield case.of(
+        Severity.INFO if at_limit else Severity.WARNING,
+        "max_tokens",
+        f"More than one record in twenty is longer (about {needed} tokens). {GUIDE['max_tokens'].below}",
+        advice="No more can be read: shorten the records, or take a base with a longer context."
+        if at_limit
+        else f"Use {int(needed * 1.2)}, at the price of time and memory.",
+        source="arithmetic",
+    )
 
 
 _RULES: tuple[Callable[[Case], Iterator[Finding]], ...] = (
     _forgetting,
     _rehearsal,
+    _out_of_bounds,
     _learning_too_little,
     _repetition,
     _capacity,
+    _optimiser,
+    _workers,
     _data,
     _length,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from openledger.common.v1.estimate_pb2 import Estimate, Progress
@@ -20,13 +20,14 @@ from identity.names import (
     PromotionOverrideName,
     TrainingRunName,
 )
+from openledger_client.training_parameters import Parameter
 from servicekit import names
 from servicekit.errors import InvalidArgument
 from servicekit.timestamps import to_proto
+from trainer import specs
 from trainer.assessment import Assessment, Finding, Intent
 from trainer.contract.base_models import BaseModel
 from trainer.contract.progress import ProgressLine
-from trainer.contract.spec import TrainingSpec
 from trainer.entities import (
     Approval,
     Evaluation,
@@ -96,13 +97,6 @@ _PARTS: Mapping[pb.ModelVersionPart.ValueType, Part] = {
 }
 _PEOPLE = ("promote", "override", "loosen")
 _UNITS = {"accuracy": "accuracy", "bits_per_byte": "bits/byte"}
-_REHEARSAL_KINDS: Mapping[str, pb.RehearsalKind.ValueType] = {
-    "none": pb.REHEARSAL_KIND_NONE,
-    "self_generated": pb.REHEARSAL_KIND_SELF_GENERATED,
-}
-_NUMBERS = ("learning_rate", "steps", "batch_size", "lora_rank", "lora_alpha", "warmup_ratio", "max_tokens",
-            "seed", "workers")  # fmt: skip
-_REHEARSAL_NUMBERS = ("sequences", "tokens_each", "sequences_per_step", "kl_weight")
 
 
 def to_part(part: pb.ModelVersionPart.ValueType) -> Part:
@@ -114,8 +108,8 @@ def to_proposal(request: pb.AssessTrainingSpecRequest | pb.CreateTrainingRunRequ
     """Returns the run that a request asks about, or for. Raises InvalidArgument for a name."""
     return Proposal(
         base_model=names.parse("base_model", BaseModelName, request.base_model),
-        snapshots=tuple(WeightedSnapshot(one.snapshot, one.weight or 1.0) for one in request.snapshots),
-        values=_to_user_values(request.spec),
+        snapshots=_to_snapshots(request.snapshots),
+        values=specs.to_values(request.spec),
         intent=Intent(
             request.intent.purpose,
             tuple((kept.suite, kept.margin) for kept in request.intent.keep),
@@ -124,51 +118,52 @@ def to_proposal(request: pb.AssessTrainingSpecRequest | pb.CreateTrainingRunRequ
     )
 
 
-def _to_user_values(spec: pb.TrainingSpec) -> dict[str, Any]:
-    """Returns what a client set, by path: zero and empty fields are left to the platform."""
-    values: dict[str, Any] = {name: value for name in _NUMBERS if (value := getattr(spec, name))}
-    if spec.target_modules:
-        values["target_modules"] = tuple(spec.target_modules)
-    for kind, number in _REHEARSAL_KINDS.items():
-        if spec.rehearsal.kind == number:
-            values["rehearsal.kind"] = kind
-    values.update(
-        {
-            f"rehearsal.{name}": value
-            for name in _REHEARSAL_NUMBERS
-            if (value := getattr(spec.rehearsal, name))
-        }
+def _to_snapshots(given: Iterable[pb.WeightedSnapshot]) -> tuple[WeightedSnapshot, ...]:
+    """Returns what a client trains on. Raises InvalidArgument for a snapshot that is named twice."""
+    found: dict[str, WeightedSnapshot] = {}
+    for place, one in enumerate(given):
+        if one.snapshot in found:
+            raise InvalidArgument(
+                f"snapshots[{place}].snapshot",
+                one.snapshot,
+                "is named twice: its records would be seen more often than others; name it once, with weight 2",
+            )
+        weight = one.weight if one.HasField("weight") else 1.0
+        found[one.snapshot] = WeightedSnapshot(one.snapshot, weight)
+    return tuple(found.values())
+
+
+def parameters(parameters: Iterable[Parameter]) -> pb.DescribeParametersResponse:
+    return pb.DescribeParametersResponse(parameters=map(_parameter, parameters))
+
+
+def _parameter(parameter: Parameter) -> pb.TrainingParameter:
+    return pb.TrainingParameter(
+        name=parameter.name,
+        words=parameter.words,
+        unit=parameter.unit,
+        range=parameter.range,
+        least=parameter.least,
+        least_excluded=parameter.least_excluded,
+        most=parameter.most,
+        most_excluded=parameter.most_excluded,
+        choices=parameter.choices,
+        default=parameter.default,
+        warn_below=parameter.warn_below,
+        warn_above=parameter.warn_above,
+        below=parameter.below,
+        above=parameter.above,
+        advice=parameter.advice,
+        evidence=parameter.evidence,
     )
-    return values
-
-
-def spec(spec: TrainingSpec) -> pb.TrainingSpec:
-    return pb.TrainingSpec(
-        **{name: getattr(spec, name) for name in _NUMBERS},
-        target_modules=spec.target_modules,
-        rehearsal=pb.RehearsalSpec(
-            kind=_REHEARSAL_KINDS[spec.rehearsal.kind],
-            **{name: getattr(spec.rehearsal, name) for name in _REHEARSAL_NUMBERS},
-        ),
-    )
-
-
-def values(spec: TrainingSpec, origins: Mapping[str, str]) -> list[pb.EffectiveValue]:
-    """Every value that applies, with its origin: without rehearsal, its numbers are left out."""
-    unused = {f"rehearsal.{name}" for name in _REHEARSAL_NUMBERS} if spec.rehearsal.kind == "none" else ()
-    return [
-        pb.EffectiveValue(parameter=path, value=_text(value), origin=origins[path])
-        for path, value in spec.values().items()
-        if path not in unused
-    ]
 
 
 def assessment(assessment: Assessment) -> pb.TrainingAssessment:
     return pb.TrainingAssessment(
         findings=[_finding(finding) for finding in assessment.findings],
-        suggested=spec(assessment.suggested),
-        effective=spec(assessment.effective.spec),
-        values=values(assessment.effective.spec, assessment.effective.origins),
+        suggested=specs.to_proto(assessment.suggested),
+        effective=specs.to_proto(assessment.effective.spec),
+        values=specs.values(assessment.effective.spec, assessment.effective.origins),
         expected_s=assessment.expected_s,
         expected_basis=assessment.expected_basis,
     )
@@ -182,7 +177,7 @@ def run(run: Run, full: bool = True) -> pb.TrainingRun:
         base_model=str(BaseModelName(run.base_model)),
         base_digest=run.base_digest,
         snapshots=[pb.WeightedSnapshot(snapshot=s.name, weight=s.weight) for s in run.snapshots],
-        spec=spec(run.spec),
+        spec=specs.to_proto(run.spec),
         intent=_intent(run.intent),
         state=RUN_STATES[run.job.state],
         error=run.job.error,
@@ -195,7 +190,7 @@ def run(run: Run, full: bool = True) -> pb.TrainingRun:
         policy_digest=run.policy_digest,
     )
     if full:
-        message.values.extend(values(run.spec, run.origins))
+        message.values.extend(specs.values(run.spec, run.origins))
         message.assessment.CopyFrom(assessment(run.assessment))
     return message
 
@@ -216,7 +211,7 @@ def version(version: Version, full: bool = True) -> pb.ModelVersion:
             for s in made.snapshots
         ],
         training_manifest_digest=version.training_manifest_digest,
-        spec=spec(made.spec),
+        spec=specs.to_proto(made.spec),
         intent=_intent(made.intent),
         compute=version.compute,
         report_digest=version.report_digest,
@@ -229,7 +224,7 @@ def version(version: Version, full: bool = True) -> pb.ModelVersion:
         failed_reports=map(_failed_report, version.failed_reports),
     )
     if full:
-        message.values.extend(values(made.spec, made.origins))
+        message.values.extend(specs.values(made.spec, made.origins))
         message.packages.update(version.packages)
         message.history.extend(map(_change, version.history))
     return message
@@ -442,12 +437,6 @@ def _change(change: StateChange) -> pb.ModelVersion.StateChange:
         principal=change.principal,
         reason=change.reason,
     )
-
-
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _suite(suite: Mapping[str, Any], method: Mapping[str, Any]) -> pb.EvaluationReport.SuiteResult:

@@ -35,6 +35,8 @@ def expected(spec: TrainingSpec, facts: DataFacts, tokens_per_s: float, paramete
         basis = "the base model's size, on two CPU cores; no run of it has succeeded here yet"
     record = min(facts.mean_characters / CHARACTERS_A_TOKEN, spec.max_tokens)
     rehearsal = spec.rehearsal
-    tokens = spec.steps * (spec.batch_size * record + rehearsal.sequences_per_step * rehearsal.tokens_each)
+    tokens = spec.steps * (
+        spec.records_per_step * record + rehearsal.sequences_per_step * rehearsal.tokens_each
+    )
     sampled = rehearsal.sequences * rehearsal.tokens_each
     return Expectation(round(START_S + (tokens + sampled) / tokens_per_s, 1), basis)

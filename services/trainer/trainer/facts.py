@@ -12,6 +12,7 @@ from modelkit.prompt import PromptTemplate, TemplateError
 from modelkit.splits import HELD_OUT, TRAIN, JointSplits
 from servicekit.objects import ObjectStore
 from trainer.contract.files import SnapshotInput
+from trainer.contract.spec import ALL_LINEAR
 
 CHARACTERS_A_TOKEN = 4.0
 """Rough for English and small vocabularies; good enough for warnings and estimates of time."""
@@ -40,6 +41,22 @@ class UnusableSnapshot(ValueError):
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"{name}: {why}")
         self.name = name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a run would meet beside its data."""
+
+    context: int | None = None
+    """The most tokens that the base reads at once; None when its configuration does not say."""
+    linear_modules: Sequence[str] = ALL_LINEAR
+    """Of the base: what adapters can be put on."""
+    cores: int | None = None
+    """Processor cores of Ray's machines together; None when Ray did not say."""
+
+
+UNKNOWN = Surroundings()
+"""Nothing is known of them, so nothing is said."""
 
 
 class FactsReader:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from identity.names import ModelName, TrainingRunName
+from modelkit.base_model import InvalidBaseModel, context_length
 from servicekit.auth import Principal
 from servicekit.database import reading, run_in_transaction
 from servicekit.database.request_ids import RequestId
@@ -22,10 +24,10 @@ from trainer.assessment import Assessment, assess
 from trainer.base_models import BaseModels
 from trainer.contract.base_models import BaseModel
 from trainer.contract.files import SnapshotInput
-from trainer.contract.spec import SpecError, resolve
+from trainer.contract.spec import SpecError, check_context, resolve
 from trainer.entities import JobKind, JobState, Run
 from trainer.estimate import expected
-from trainer.facts import DataFacts, FactsReader, UnusableSnapshot
+from trainer.facts import DataFacts, FactsReader, Surroundings, UnusableSnapshot
 from trainer.gate_policy import to_bytes
 from trainer.proposals import Proposal, WeightedSnapshot
 from trainer.store import jobs, policies, runs, snapshots
@@ -45,9 +47,18 @@ class Runs:
     """Training runs over one database and one object store."""
 
     def __init__(
-        self, engine: Engine, objects: ObjectStore, base_models: BaseModels, changes: Changes
+        self,
+        *,
+        engine: Engine,
+        objects: ObjectStore,
+        base_models: BaseModels,
+        changes: Changes,
+        cores: Callable[[], int | None],
     ) -> None:
+        """`cores` returns how many Ray has, or None while it does not say."""
         self._engine = engine
+        self._cores = cores
+        self._context = lru_cache(maxsize=32)(partial(context_length, store=objects))
         self._changes = changes
         self._base_models = base_models
         self._facts = FactsReader(objects)
@@ -68,15 +79,17 @@ class Runs:
         with reading(self._engine) as session:
             inputs = tuple(_sealed(session, one) for one in proposal.snapshots)
             speed = runs.newest_speed(session, base.digest)
-        facts = self._read_facts(inputs)
-        suggested = suggest(facts, proposal.values, base.linear_modules)
+        facts, around = self._read_facts(inputs), self._around(base, proposal)
+        suggested = suggest(facts, proposal.values, around)
         try:
             effective = resolve(proposal.values, suggested)
+            if around.context is not None:
+                check_context(effective.spec, around.context)
         except SpecError as error:
             raise InvalidArgument(f"spec.{error.parameter}", "spec", error.rule) from None
         expectation = expected(effective.spec, facts, speed, base.parameter_count)
         assessment = Assessment(
-            findings=tuple(assess(effective.spec, facts, proposal.intent, base.linear_modules)),
+            findings=tuple(assess(effective.spec, facts, proposal.intent, around)),
             suggested=suggested,
             effective=effective,
             expected_s=expectation.seconds,
@@ -157,6 +170,15 @@ class Runs:
             return run
 
         return run_in_transaction(self._engine, cancel)
+
+    def _around(self, base: BaseModel, proposal: Proposal) -> Surroundings:
+        """Ray is asked only where its answer can matter: one worker always has a core."""
+        cores = self._cores() if proposal.values.get("workers", 1) > 1 else None
+        around = Surroundings(cores=cores, linear_modules=base.linear_modules)
+        try:
+            return replace(around, context=self._context(base.digest))
+        except (NotFound, InvalidBaseModel):  # its import says so, and training does
+            return around
 
     def _read_facts(self, inputs: Sequence[SnapshotInput]) -> DataFacts:
         try:

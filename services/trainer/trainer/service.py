@@ -61,6 +61,7 @@ def build(settings: TrainerSettings, runner: JobRunner | None = None) -> Service
         objects=service.objects,
         base_models=base_models,
         jobs_dir=settings.jobs,
+        runner=runner,
     )
     GatePolicies(service.engine, service.objects).add_default()
     service.add_references(references(base_models, settings.jobs))

@@ -22,6 +22,7 @@ _DATANET = {
 _TRAINER = {
     "trainer.basemodels.read",
     "trainer.specs.assess",
+    "trainer.parameters.read",
     "trainer.runs.create",
     "trainer.runs.read",
     "trainer.runs.cancel",

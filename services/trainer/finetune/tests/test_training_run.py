@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from finetune.evaluation.domain import DomainSource, domain_suite
 from finetune.training import rehearsal, run
 from finetune.training.examples import NothingToTrainOn, learning_rate, load_examples, schedule
 from finetune.training.losses import CausalModel, completion_loss, rehearsal_divergence
+from finetune.training.steps import NotFinite
 from identity.digest import digest_json
 from identity.snapshot import SnapshotLine, read_lines, root, write_lines
 from modelkit import base_model
@@ -23,7 +26,15 @@ from modelkit.training_manifest import TrainingManifest
 from modelkit.weights import adapter, loading, tiny
 from modelkit.weights.compute import Compute
 from servicekit.objects import ObjectStore
-from trainer.contract.files import JOB_FILE, SnapshotInput, TrainingJob, TrainingResult, write_json
+from trainer.contract.files import (
+    CHECKPOINT_FILE,
+    JOB_FILE,
+    LAST_FINITE_FILE,
+    SnapshotInput,
+    TrainingJob,
+    TrainingResult,
+    write_json,
+)
 from trainer.contract.progress import read_progress
 from trainer.contract.spec import ALL_LINEAR, NO_REHEARSAL, RehearsalSpec, TrainingSpec
 
@@ -112,6 +123,14 @@ class Bench:
         result = run.train(self.prepare(name, spec), compute=FP32)
         assert result is not None
         return result
+
+    def weights(self, name: str, spec: TrainingSpec) -> adapter.Adapter:
+        digest = self.train(name, spec).adapter_digest
+        return adapter.read(adapter.fetch(digest, self.store, self.folder / "adapters", self.base))
+
+    def manifest(self, name: str, spec: TrainingSpec) -> TrainingManifest:
+        digest = self.train(name, spec).training_manifest_digest
+        return TrainingManifest.from_bytes(self.store.get_bytes(digest))
 
     def losses(self, name: str) -> dict[int, float]:
         lines, _ = read_progress(self.folder / name)
@@ -271,7 +290,87 @@ def test_batches_hold_records_of_like_length() -> None:
 
 
 def test_the_rate_rises_to_its_peak_and_falls_to_a_tenth() -> None:
-    rates = [learning_rate(step, 100, 1e-3, 0.1) for step in range(100)]
+    rates = _rates("cosine")
     assert max(rates) == rates[10] == 1e-3
     assert rates[:10] == sorted(rates[:10])
     assert rates[99] == pytest.approx(1e-4, rel=0.01)
+
+
+def test_a_linear_schedule_falls_evenly_and_a_constant_one_stays() -> None:
+    linear, constant = _rates("linear"), _rates("constant")
+    falls = [a - b for a, b in itertools.pairwise(linear[10:])]
+    assert falls == pytest.approx([falls[0]] * len(falls))
+    assert linear[99] == pytest.approx(1e-4, rel=0.11)
+    assert set(constant[10:]) == {1e-3}
+
+
+def _rates(kind: Any) -> list[float]:
+    spec = dataclasses.replace(SPEC, learning_rate=1e-3, steps=100, schedule=kind)
+    return [learning_rate(step, spec) for step in range(100)]
+
+
+SHORT = dataclasses.replace(SPEC, steps=4)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"lora_dropout": 0.5}, {"schedule": "constant"}, {"max_grad_norm": 0.01}, {"warmup_ratio": 0.0}],
+    ids=str,
+)
+def test_each_value_changes_the_adapter_and_stands_in_the_manifest(
+    bench: Bench, changed: dict[str, Any]
+) -> None:
+    spec, name = dataclasses.replace(SHORT, **changed), "-".join(changed)
+    plain, tried = bench.train("short", SHORT), bench.train(name, spec)
+    assert tried.adapter_digest != plain.adapter_digest
+    assert changed.items() <= bench.manifest(name, spec).spec.items()
+
+
+def test_dropout_is_drawn_from_the_seed(bench: Bench) -> None:
+    spec = dataclasses.replace(SHORT, lora_dropout=0.5)
+    assert bench.train("drops", spec).adapter_digest == bench.train("drops-again", spec).adapter_digest
+
+
+def test_weight_decay_keeps_weights_small(bench: Bench) -> None:
+    decayed = bench.weights("decayed", dataclasses.replace(SHORT, weight_decay=1.0, learning_rate=0.05))
+    free = bench.weights("free-of-decay", dataclasses.replace(SHORT, learning_rate=0.05))
+    size = [sum(float(a.norm()) for a, _ in made.weights.values()) for made in (decayed, free)]
+    assert size[0] < 0.95 * size[1]
+
+
+def test_rslora_is_stored_as_plain_lora_of_the_same_scale(bench: Bench) -> None:
+    stabilised = bench.weights("rslora", dataclasses.replace(SHORT, method="rslora"))
+    plain = bench.weights("plain-16", dataclasses.replace(SHORT, lora_alpha=16))
+    assert stabilised.config.scale == plain.config.scale == 8 / 4**0.5
+    for module, (a, b) in plain.weights.items():
+        assert torch.equal(a, stabilised.weights[module][0])
+        assert torch.equal(b, stabilised.weights[module][1])
+
+
+def test_accumulated_batches_are_one_step(bench: Bench) -> None:
+    halves = dataclasses.replace(SHORT, batch_size=2, gradient_accumulation=2)
+    assert bench.manifest("halves", halves).snapshots == bench.manifest("wholes", SHORT).snapshots
+    halved, whole = bench.losses("halves"), bench.losses("wholes")
+    assert halved == pytest.approx(whole, rel=1e-3)
+
+
+def test_a_spec_chooses_its_number_type(bench: Bench) -> None:
+    result = run.train(bench.prepare("bf16", dataclasses.replace(SHORT, steps=1, precision="bf16")))
+    assert result is not None
+    assert result.compute == "cpu/bfloat16" or not result.compute.startswith("cpu")
+
+
+def test_a_number_that_is_not_finite_ends_the_run_and_keeps_the_state_before(bench: Bench) -> None:
+    """A rate of 1e30 makes weights whose product overflows: the first step is finite, the second is not."""
+    folder = bench.prepare("diverges", dataclasses.replace(SPEC, learning_rate=1e30))
+    with pytest.raises(NotFinite) as caught:
+        run.train(folder, compute=FP32)
+    assert caught.value.step == 2
+    named = set(re.findall(r"sha256:[0-9a-f]{64}", str(caught.value)))
+    assert len(named) == 4
+    assert named <= bench.train_digests
+    assert list(bench.losses("diverges")) == [1]
+    kept = torch.load(folder / LAST_FINITE_FILE, weights_only=True)
+    assert kept["step"] == 1
+    assert all(torch.isfinite(weight).all() for weight in kept["adapter"].values())
+    assert not (folder / CHECKPOINT_FILE).exists()

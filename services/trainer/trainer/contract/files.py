@@ -20,6 +20,8 @@ JOB_FILE = "job.json"
 RESULT_FILE = "result.json"
 CHECKPOINT_FILE = "checkpoint.pt"
 """Where a training resumes. The control plane removes it, without loading it, when the job has ended."""
+LAST_FINITE_FILE = "last_finite.pt"
+"""State before the step that ended a training by a number that is not finite. Kept with the job's folder, for people."""
 
 TRAIN = "finetune.train"
 EVALUATE = "finetune.evaluate"

@@ -7,11 +7,18 @@ effective spec is what runs and what the training manifest records.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
+from modelkit.adapter import MAX_ALPHA
+from openledger_client.training_parameters import GUIDE, Parameter
+
 Origin = Literal["default", "suggested", "user"]
+Method = Literal["lora", "rslora"]
+Schedule = Literal["linear", "cosine", "constant"]
+Precision = Literal["auto", "fp32", "bf16"]
 RehearsalKind = Literal["none", "self_generated"]
 
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -38,16 +45,16 @@ NO_REHEARSAL = RehearsalSpec(kind="none", sequences=0, tokens_each=0, sequences_
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
-    """A complete spec. Paths such as "rehearsal.kl_weight" name its values in findings and origins."""
+    """A complete spec. Paths such as "rehearsal.kl_weight" name its values in findings and origins. What has a default here is
+    younger than the first release: stored specs without it ran so."""
 
     learning_rate: float
-    """Peak rate of AdamW; rises linearly during warm-up, then falls along a cosine to a tenth of the peak."""
+    """Peak rate of AdamW; rises linearly during warm-up, then follows the schedule."""
     steps: int
     batch_size: int
-    """Records a step, over all workers."""
+    """Records in a batch, over all workers."""
     lora_rank: int
     lora_alpha: int
-    """LoRA updates are scaled by alpha / rank."""
     target_modules: tuple[str, ...]
     warmup_ratio: float
     max_tokens: int
@@ -56,6 +63,32 @@ class TrainingSpec:
     workers: int
     """Ray Train workers; the result does not depend on it beyond rounding."""
     rehearsal: RehearsalSpec
+    method: Method = "lora"
+    lora_dropout: float = 0.0
+    weight_decay: float = 0.0
+    schedule: Schedule = "cosine"
+    """How the rate falls after warm-up: to a tenth of its peak, or not at all."""
+    epochs: float | None = None
+    """What `steps` was computed from; None when it was not."""
+    gradient_accumulation: int = 1
+    """Batches in a step."""
+    max_grad_norm: float = 1.0
+    """Clips the gradient's norm; 0 leaves it."""
+    precision: Precision = "auto"
+
+    @property
+    def records_per_step(self) -> int:
+        return self.batch_size * self.gradient_accumulation
+
+    @property
+    def plain_alpha(self) -> float:
+        """The alpha of plain LoRA whose scale, alpha / rank, is this spec's. rsLoRA's is alpha / sqrt(rank)."""
+        return self.lora_alpha * math.sqrt(self.lora_rank) if self.method == "rslora" else self.lora_alpha
+
+    @property
+    def scale(self) -> float:
+        """What LoRA's updates are multiplied by."""
+        return self.plain_alpha / self.lora_rank
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "target_modules": list(self.target_modules)}
@@ -95,20 +128,32 @@ DEFAULTS: Mapping[str, Any] = {
     "max_tokens": 256,
     "seed": 0,
     "workers": 1,
+    "method": "lora",
+    "lora_dropout": 0.0,
+    "weight_decay": 0.0,
+    "schedule": "cosine",
+    "epochs": None,
+    "gradient_accumulation": 1,
+    "max_grad_norm": 1.0,
+    "precision": "auto",
 }
-"""Values that do not depend on the data."""
+"""Values that depend on the data seldom or never."""
 
 _REHEARSAL_PATHS = tuple(f"rehearsal.{f.name}" for f in fields(RehearsalSpec))
 
 
 def resolve(user: Mapping[str, Any], suggested: TrainingSpec) -> EffectiveSpec:
-    """Fills in what the user left out. `user` holds what was set, by path. Raises SpecError for values that
-    cannot be run, alone or together."""
+    """Fills in what the user left out. `user` holds what was set, by path; `suggested` was made for it, so its steps follow
+    from the user's epochs. Raises SpecError for values that cannot be run, alone or together."""
     platform = suggested.values()
     if unknown := set(user) - set(platform):
         raise SpecError(min(unknown), "is no value of a training spec")
+    if {"epochs", "steps"} <= set(user):
+        raise SpecError("epochs", "is set although steps is: the one follows from the other")
     chosen = {path: user.get(path, value) for path, value in platform.items()}
-    origins: dict[str, Origin] = {path: _origin(path, user) for path in chosen}
+    origins: dict[str, Origin] = {path: _origin(path, user, value) for path, value in chosen.items()}
+    if "epochs" in user:
+        origins["steps"] = "user"
     if chosen["rehearsal.kind"] == "none":
         for path in _REHEARSAL_PATHS[1:]:
             if path in user:
@@ -125,10 +170,10 @@ def resolve(user: Mapping[str, Any], suggested: TrainingSpec) -> EffectiveSpec:
     return EffectiveSpec(spec, origins)
 
 
-def _origin(path: str, user: Mapping[str, Any]) -> Origin:
+def _origin(path: str, user: Mapping[str, Any], value: object) -> Origin:
     if path in user:
         return "user"
-    return "default" if path in DEFAULTS else "suggested"
+    return "default" if path in DEFAULTS and value == DEFAULTS[path] else "suggested"
 
 
 class SpecError(ValueError):
@@ -141,28 +186,54 @@ class SpecError(ValueError):
 
 
 def check(spec: TrainingSpec, linear_modules: Sequence[str]) -> None:
-    """Raises SpecError for the first value outside its range, among them a module that the base does not have. Foolish values
-    pass: assessment is for those."""
-    positive = ("learning_rate", "steps", "batch_size", "lora_rank", "lora_alpha", "max_tokens", "workers")
-    for name in positive:
-        if getattr(spec, name) <= 0:
-            raise SpecError(name, f"is {getattr(spec, name)}; it must be above 0")
-    if not 0 <= spec.warmup_ratio < 1:
-        raise SpecError("warmup_ratio", f"is {spec.warmup_ratio}; it must be at least 0 and below 1")
+    """Raises SpecError for the first value outside its range, with the guide's sentence, among them a module that the base does
+    not have. Foolish values pass: assessment is for those."""
+    for path, value in spec.values().items():
+        if path.startswith("rehearsal.") and spec.rehearsal.kind == "none":
+            continue
+        if value is not None and (sentence := _refusal(GUIDE[path], value)):
+            raise SpecError(path, f"is {_shown(value)}; it {sentence}")
     if not spec.target_modules or not set(spec.target_modules) <= set(linear_modules):
         raise SpecError(
             "target_modules", f"is {list(spec.target_modules)}; this base has {list(linear_modules)}"
+        )
+    if spec.plain_alpha > MAX_ALPHA:
+        raise SpecError(
+            "lora_alpha",
+            f"is {spec.lora_alpha}; with {spec.method} at rank {spec.lora_rank} it is stored as {spec.plain_alpha:.0f}, and "
+            f"adapters have at most {MAX_ALPHA}. {GUIDE['lora_alpha'].above}",
         )
     if spec.batch_size < spec.workers:
         raise SpecError(
             "workers", f"is {spec.workers}; each needs a record of the batch of {spec.batch_size}"
         )
-    if spec.rehearsal.kind == "none":
-        return
-    for name in ("sequences", "tokens_each", "sequences_per_step", "kl_weight"):
-        if getattr(spec.rehearsal, name) <= 0:
-            raise SpecError(f"rehearsal.{name}", f"is {getattr(spec.rehearsal, name)}; it must be above 0")
     if spec.rehearsal.sequences_per_step > spec.rehearsal.sequences:
         raise SpecError(
             "rehearsal.sequences_per_step", f"is more than the {spec.rehearsal.sequences} sequences made"
         )
+
+
+def check_context(spec: TrainingSpec, context: int) -> None:
+    """Raises SpecError for a length that the base cannot read. `context` is the most tokens that it reads at once."""
+    for path, length in (
+        ("max_tokens", spec.max_tokens),
+        ("rehearsal.tokens_each", spec.rehearsal.tokens_each),
+    ):
+        if length > context:
+            above = GUIDE["max_tokens"].above
+            raise SpecError(path, f"is {length}; the base's context is {context} tokens. {above}")
+
+
+def _refusal(parameter: Parameter, value: Any) -> str:
+    """Returns why a value cannot run; "" when it can."""
+    if parameter.kind == "names":
+        return ""  # the base decides
+    if parameter.choices:
+        return "" if value in parameter.choices else parameter.too_small
+    if not parameter.reaches(value):
+        return parameter.too_small
+    return "" if parameter.fits(value) else parameter.too_large
+
+
+def _shown(value: object) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)

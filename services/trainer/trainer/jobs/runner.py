@@ -41,3 +41,14 @@ class JobRunner(Protocol):
 
     def stop(self, id_: str) -> None:
         """Asks a job to end; does nothing when it has ended or is not known."""
+
+    def cores(self) -> int:
+        """How many processor cores its machines have together."""
+
+
+def cores(runner: JobRunner) -> int | None:
+    """Returns a runner's cores; None while it does not answer: an assessment waits for no outage."""
+    try:
+        return runner.cores()
+    except RunnerUnavailable:
+        return None

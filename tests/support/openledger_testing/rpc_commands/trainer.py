@@ -12,6 +12,7 @@ from openledger_testing.rpc_names import EMPTY, OVERRIDE, REPORT, RUN, VERSION
 COMMANDS = {
     "ListBaseModels": "train bases",
     "AssessTrainingSpec": "train assess --base baseModels/b --snapshot datanets/d/snapshots/1",
+    "DescribeParameters": "train parameters",
     "CreateTrainingRun": "train run m --base baseModels/b --snapshot datanets/d/snapshots/1 --no-follow",
     "GetTrainingRun": f"train get {RUN}",
     "ListTrainingRuns": "train list --model m",

@@ -46,6 +46,86 @@ REHEARSAL_KIND_SELF_GENERATED: RehearsalKind.ValueType  # 2
 """Sequences sampled from the base model itself, with KL to the base on them."""
 Global___RehearsalKind: _TypeAlias = RehearsalKind  # noqa: Y015
 
+class _TuningMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TuningMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TuningMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TUNING_METHOD_UNSPECIFIED: _TuningMethod.ValueType  # 0
+    """The platform's suggestion is taken."""
+    TUNING_METHOD_LORA: _TuningMethod.ValueType  # 1
+    """LoRA, scaled by alpha / rank."""
+    TUNING_METHOD_RSLORA: _TuningMethod.ValueType  # 2
+    """LoRA, scaled by alpha / sqrt(rank) (arXiv 2312.03732). The adapter is stored as plain LoRA of the same scale."""
+
+class TuningMethod(_TuningMethod, metaclass=_TuningMethodEnumTypeWrapper):
+    """How weights are tuned."""
+
+TUNING_METHOD_UNSPECIFIED: TuningMethod.ValueType  # 0
+"""The platform's suggestion is taken."""
+TUNING_METHOD_LORA: TuningMethod.ValueType  # 1
+"""LoRA, scaled by alpha / rank."""
+TUNING_METHOD_RSLORA: TuningMethod.ValueType  # 2
+"""LoRA, scaled by alpha / sqrt(rank) (arXiv 2312.03732). The adapter is stored as plain LoRA of the same scale."""
+Global___TuningMethod: _TypeAlias = TuningMethod  # noqa: Y015
+
+class _LearningRateSchedule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LearningRateScheduleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LearningRateSchedule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEARNING_RATE_SCHEDULE_UNSPECIFIED: _LearningRateSchedule.ValueType  # 0
+    """The platform's suggestion is taken."""
+    LEARNING_RATE_SCHEDULE_LINEAR: _LearningRateSchedule.ValueType  # 1
+    """Linearly to a tenth of the peak."""
+    LEARNING_RATE_SCHEDULE_COSINE: _LearningRateSchedule.ValueType  # 2
+    """Along a cosine to a tenth of the peak."""
+    LEARNING_RATE_SCHEDULE_CONSTANT: _LearningRateSchedule.ValueType  # 3
+    """Not at all."""
+
+class LearningRateSchedule(_LearningRateSchedule, metaclass=_LearningRateScheduleEnumTypeWrapper):
+    """How the learning rate falls after warm-up."""
+
+LEARNING_RATE_SCHEDULE_UNSPECIFIED: LearningRateSchedule.ValueType  # 0
+"""The platform's suggestion is taken."""
+LEARNING_RATE_SCHEDULE_LINEAR: LearningRateSchedule.ValueType  # 1
+"""Linearly to a tenth of the peak."""
+LEARNING_RATE_SCHEDULE_COSINE: LearningRateSchedule.ValueType  # 2
+"""Along a cosine to a tenth of the peak."""
+LEARNING_RATE_SCHEDULE_CONSTANT: LearningRateSchedule.ValueType  # 3
+"""Not at all."""
+Global___LearningRateSchedule: _TypeAlias = LearningRateSchedule  # noqa: Y015
+
+class _Precision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PrecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Precision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRECISION_UNSPECIFIED: _Precision.ValueType  # 0
+    """The platform's suggestion is taken."""
+    PRECISION_AUTO: _Precision.ValueType  # 1
+    """What is faster on the machine, by a measurement at the start."""
+    PRECISION_FP32: _Precision.ValueType  # 2
+    """32-bit floats."""
+    PRECISION_BF16: _Precision.ValueType  # 3
+    """bfloat16."""
+
+class Precision(_Precision, metaclass=_PrecisionEnumTypeWrapper):
+    """The number type of base weights and activations."""
+
+PRECISION_UNSPECIFIED: Precision.ValueType  # 0
+"""The platform's suggestion is taken."""
+PRECISION_AUTO: Precision.ValueType  # 1
+"""What is faster on the machine, by a measurement at the start."""
+PRECISION_FP32: Precision.ValueType  # 2
+"""32-bit floats."""
+PRECISION_BF16: Precision.ValueType  # 3
+"""bfloat16."""
+Global___Precision: _TypeAlias = Precision  # noqa: Y015
+
 class _Severity:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -437,24 +517,28 @@ class WeightedSnapshot(_message.Message):
     snapshot: _builtins.str
     """`datanets/{datanet}/snapshots/{number}`."""
     weight: _builtins.float
-    """Relative weight of its records; 0 means 1."""
+    """Relative weight of its records; 1 when it is not set."""
     def __init__(
         self,
         *,
         snapshot: _builtins.str = ...,
-        weight: _builtins.float = ...,
+        weight: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "snapshot", b"snapshot", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
 
 Global___WeightedSnapshot: _TypeAlias = WeightedSnapshot  # noqa: Y015
 
 @_typing.final
 class TrainingSpec(_message.Message):
-    """What a run does. A field left at zero takes the platform's suggestion; the effective spec says where each value came from."""
+    """What a run does. A field that is not set takes the platform's suggestion, and zero is a value. The effective spec says where
+    each value came from. DescribeParameters says what each is and what goes wrong below and above; the rules are made from it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -469,16 +553,24 @@ class TrainingSpec(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     REHEARSAL_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    LORA_DROPOUT_FIELD_NUMBER: _builtins.int
+    WEIGHT_DECAY_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    EPOCHS_FIELD_NUMBER: _builtins.int
+    GRADIENT_ACCUMULATION_FIELD_NUMBER: _builtins.int
+    MAX_GRAD_NORM_FIELD_NUMBER: _builtins.int
+    PRECISION_FIELD_NUMBER: _builtins.int
     learning_rate: _builtins.float
     """Peak learning rate."""
     steps: _builtins.int
     """Optimiser steps."""
     batch_size: _builtins.int
-    """Records a step."""
+    """Records in a batch, over all workers."""
     lora_rank: _builtins.int
     """LoRA rank."""
     lora_alpha: _builtins.int
-    """LoRA alpha: updates are scaled by alpha / rank."""
+    """LoRA alpha: updates are scaled by alpha / rank, with rsLoRA by alpha / sqrt(rank)."""
     warmup_ratio: _builtins.float
     """Part of the steps in which the rate rises."""
     max_tokens: _builtins.int
@@ -486,7 +578,23 @@ class TrainingSpec(_message.Message):
     seed: _builtins.int
     """Seed of everything random."""
     workers: _builtins.int
-    """Workers of the Ray trainer; 0 means 1."""
+    """Workers of the Ray trainer."""
+    method: Global___TuningMethod.ValueType
+    """How weights are tuned."""
+    lora_dropout: _builtins.float
+    """Part of LoRA's inputs that is set to zero at each training step."""
+    weight_decay: _builtins.float
+    """AdamW's weight decay."""
+    schedule: Global___LearningRateSchedule.ValueType
+    """How the rate falls after warm-up."""
+    epochs: _builtins.float
+    """Passes over the records, in place of steps: INVALID_ARGUMENT with both. In an effective spec, what its steps follow from."""
+    gradient_accumulation: _builtins.int
+    """Batches in a step."""
+    max_grad_norm: _builtins.float
+    """The gradient is scaled down to this norm when it is longer; 0 turns it off."""
+    precision: Global___Precision.ValueType
+    """Number type of base weights and activations."""
     @_builtins.property
     def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Modules that get an adapter, e.g. "q_proj"; empty means all linear modules."""
@@ -498,23 +606,86 @@ class TrainingSpec(_message.Message):
     def __init__(
         self,
         *,
-        learning_rate: _builtins.float = ...,
-        steps: _builtins.int = ...,
-        batch_size: _builtins.int = ...,
-        lora_rank: _builtins.int = ...,
-        lora_alpha: _builtins.int = ...,
+        learning_rate: _builtins.float | None = ...,
+        steps: _builtins.int | None = ...,
+        batch_size: _builtins.int | None = ...,
+        lora_rank: _builtins.int | None = ...,
+        lora_alpha: _builtins.int | None = ...,
         target_modules: _abc.Iterable[_builtins.str] | None = ...,
-        warmup_ratio: _builtins.float = ...,
-        max_tokens: _builtins.int = ...,
-        seed: _builtins.int = ...,
+        warmup_ratio: _builtins.float | None = ...,
+        max_tokens: _builtins.int | None = ...,
+        seed: _builtins.int | None = ...,
         rehearsal: Global___RehearsalSpec | None = ...,
-        workers: _builtins.int = ...,
+        workers: _builtins.int | None = ...,
+        method: Global___TuningMethod.ValueType = ...,
+        lora_dropout: _builtins.float | None = ...,
+        weight_decay: _builtins.float | None = ...,
+        schedule: Global___LearningRateSchedule.ValueType = ...,
+        epochs: _builtins.float | None = ...,
+        gradient_accumulation: _builtins.int | None = ...,
+        max_grad_norm: _builtins.float | None = ...,
+        precision: Global___Precision.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rehearsal", b"rehearsal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_learning_rate", b"_learning_rate", "_lora_alpha", b"_lora_alpha", "_lora_dropout", b"_lora_dropout", "_lora_rank", b"_lora_rank", "_max_grad_norm", b"_max_grad_norm", "_max_tokens", b"_max_tokens", "_seed", b"_seed", "_steps", b"_steps", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "_workers", b"_workers", "batch_size", b"batch_size", "epochs", b"epochs", "gradient_accumulation", b"gradient_accumulation", "learning_rate", b"learning_rate", "lora_alpha", b"lora_alpha", "lora_dropout", b"lora_dropout", "lora_rank", b"lora_rank", "max_grad_norm", b"max_grad_norm", "max_tokens", b"max_tokens", "rehearsal", b"rehearsal", "seed", b"seed", "steps", b"steps", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "learning_rate", b"learning_rate", "lora_alpha", b"lora_alpha", "lora_rank", b"lora_rank", "max_tokens", b"max_tokens", "rehearsal", b"rehearsal", "seed", b"seed", "steps", b"steps", "target_modules", b"target_modules", "warmup_ratio", b"warmup_ratio", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size", "_epochs", b"_epochs", "_gradient_accumulation", b"_gradient_accumulation", "_learning_rate", b"_learning_rate", "_lora_alpha", b"_lora_alpha", "_lora_dropout", b"_lora_dropout", "_lora_rank", b"_lora_rank", "_max_grad_norm", b"_max_grad_norm", "_max_tokens", b"_max_tokens", "_seed", b"_seed", "_steps", b"_steps", "_warmup_ratio", b"_warmup_ratio", "_weight_decay", b"_weight_decay", "_workers", b"_workers", "batch_size", b"batch_size", "epochs", b"epochs", "gradient_accumulation", b"gradient_accumulation", "learning_rate", b"learning_rate", "lora_alpha", b"lora_alpha", "lora_dropout", b"lora_dropout", "lora_rank", b"lora_rank", "max_grad_norm", b"max_grad_norm", "max_tokens", b"max_tokens", "method", b"method", "precision", b"precision", "rehearsal", b"rehearsal", "schedule", b"schedule", "seed", b"seed", "steps", b"steps", "target_modules", b"target_modules", "warmup_ratio", b"warmup_ratio", "weight_decay", b"weight_decay", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__batch_size: _TypeAlias = _typing.Literal["batch_size"]  # noqa: Y015
+    _WhichOneofArgType__batch_size: _TypeAlias = _typing.Literal["_batch_size", b"_batch_size"]  # noqa: Y015
+    _WhichOneofReturnType__epochs: _TypeAlias = _typing.Literal["epochs"]  # noqa: Y015
+    _WhichOneofArgType__epochs: _TypeAlias = _typing.Literal["_epochs", b"_epochs"]  # noqa: Y015
+    _WhichOneofReturnType__gradient_accumulation: _TypeAlias = _typing.Literal["gradient_accumulation"]  # noqa: Y015
+    _WhichOneofArgType__gradient_accumulation: _TypeAlias = _typing.Literal["_gradient_accumulation", b"_gradient_accumulation"]  # noqa: Y015
+    _WhichOneofReturnType__learning_rate: _TypeAlias = _typing.Literal["learning_rate"]  # noqa: Y015
+    _WhichOneofArgType__learning_rate: _TypeAlias = _typing.Literal["_learning_rate", b"_learning_rate"]  # noqa: Y015
+    _WhichOneofReturnType__lora_alpha: _TypeAlias = _typing.Literal["lora_alpha"]  # noqa: Y015
+    _WhichOneofArgType__lora_alpha: _TypeAlias = _typing.Literal["_lora_alpha", b"_lora_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__lora_dropout: _TypeAlias = _typing.Literal["lora_dropout"]  # noqa: Y015
+    _WhichOneofArgType__lora_dropout: _TypeAlias = _typing.Literal["_lora_dropout", b"_lora_dropout"]  # noqa: Y015
+    _WhichOneofReturnType__lora_rank: _TypeAlias = _typing.Literal["lora_rank"]  # noqa: Y015
+    _WhichOneofArgType__lora_rank: _TypeAlias = _typing.Literal["_lora_rank", b"_lora_rank"]  # noqa: Y015
+    _WhichOneofReturnType__max_grad_norm: _TypeAlias = _typing.Literal["max_grad_norm"]  # noqa: Y015
+    _WhichOneofArgType__max_grad_norm: _TypeAlias = _typing.Literal["_max_grad_norm", b"_max_grad_norm"]  # noqa: Y015
+    _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__steps: _TypeAlias = _typing.Literal["steps"]  # noqa: Y015
+    _WhichOneofArgType__steps: _TypeAlias = _typing.Literal["_steps", b"_steps"]  # noqa: Y015
+    _WhichOneofReturnType__warmup_ratio: _TypeAlias = _typing.Literal["warmup_ratio"]  # noqa: Y015
+    _WhichOneofArgType__warmup_ratio: _TypeAlias = _typing.Literal["_warmup_ratio", b"_warmup_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__weight_decay: _TypeAlias = _typing.Literal["weight_decay"]  # noqa: Y015
+    _WhichOneofArgType__weight_decay: _TypeAlias = _typing.Literal["_weight_decay", b"_weight_decay"]  # noqa: Y015
+    _WhichOneofReturnType__workers: _TypeAlias = _typing.Literal["workers"]  # noqa: Y015
+    _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__batch_size) -> _WhichOneofReturnType__batch_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__epochs) -> _WhichOneofReturnType__epochs | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gradient_accumulation) -> _WhichOneofReturnType__gradient_accumulation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__learning_rate) -> _WhichOneofReturnType__learning_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lora_alpha) -> _WhichOneofReturnType__lora_alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lora_dropout) -> _WhichOneofReturnType__lora_dropout | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lora_rank) -> _WhichOneofReturnType__lora_rank | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_grad_norm) -> _WhichOneofReturnType__max_grad_norm | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__steps) -> _WhichOneofReturnType__steps | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warmup_ratio) -> _WhichOneofReturnType__warmup_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight_decay) -> _WhichOneofReturnType__weight_decay | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__workers) -> _WhichOneofReturnType__workers | None: ...
 
 Global___TrainingSpec: _TypeAlias = TrainingSpec  # noqa: Y015
 
@@ -543,16 +714,31 @@ class RehearsalSpec(_message.Message):
         self,
         *,
         kind: Global___RehearsalKind.ValueType = ...,
-        sequences: _builtins.int = ...,
-        tokens_each: _builtins.int = ...,
-        sequences_per_step: _builtins.int = ...,
-        kl_weight: _builtins.float = ...,
+        sequences: _builtins.int | None = ...,
+        tokens_each: _builtins.int | None = ...,
+        sequences_per_step: _builtins.int | None = ...,
+        kl_weight: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kl_weight", b"_kl_weight", "_sequences", b"_sequences", "_sequences_per_step", b"_sequences_per_step", "_tokens_each", b"_tokens_each", "kl_weight", b"kl_weight", "sequences", b"sequences", "sequences_per_step", b"sequences_per_step", "tokens_each", b"tokens_each"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "kl_weight", b"kl_weight", "sequences", b"sequences", "sequences_per_step", b"sequences_per_step", "tokens_each", b"tokens_each"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kl_weight", b"_kl_weight", "_sequences", b"_sequences", "_sequences_per_step", b"_sequences_per_step", "_tokens_each", b"_tokens_each", "kind", b"kind", "kl_weight", b"kl_weight", "sequences", b"sequences", "sequences_per_step", b"sequences_per_step", "tokens_each", b"tokens_each"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__kl_weight: _TypeAlias = _typing.Literal["kl_weight"]  # noqa: Y015
+    _WhichOneofArgType__kl_weight: _TypeAlias = _typing.Literal["_kl_weight", b"_kl_weight"]  # noqa: Y015
+    _WhichOneofReturnType__sequences: _TypeAlias = _typing.Literal["sequences"]  # noqa: Y015
+    _WhichOneofArgType__sequences: _TypeAlias = _typing.Literal["_sequences", b"_sequences"]  # noqa: Y015
+    _WhichOneofReturnType__sequences_per_step: _TypeAlias = _typing.Literal["sequences_per_step"]  # noqa: Y015
+    _WhichOneofArgType__sequences_per_step: _TypeAlias = _typing.Literal["_sequences_per_step", b"_sequences_per_step"]  # noqa: Y015
+    _WhichOneofReturnType__tokens_each: _TypeAlias = _typing.Literal["tokens_each"]  # noqa: Y015
+    _WhichOneofArgType__tokens_each: _TypeAlias = _typing.Literal["_tokens_each", b"_tokens_each"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kl_weight) -> _WhichOneofReturnType__kl_weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sequences) -> _WhichOneofReturnType__sequences | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sequences_per_step) -> _WhichOneofReturnType__sequences_per_step | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_each) -> _WhichOneofReturnType__tokens_each | None: ...
 
 Global___RehearsalSpec: _TypeAlias = RehearsalSpec  # noqa: Y015
 
@@ -685,6 +871,151 @@ class AssessTrainingSpecRequest(_message.Message):
 Global___AssessTrainingSpecRequest: _TypeAlias = AssessTrainingSpecRequest  # noqa: Y015
 
 @_typing.final
+class DescribeParametersRequest(_message.Message):
+    """Asks for the guide."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAMETER_FIELD_NUMBER: _builtins.int
+    parameter: _builtins.str
+    """Only this value, e.g. "rehearsal.kl_weight"; "" means all. INVALID_ARGUMENT names the nearest of another."""
+    def __init__(
+        self,
+        *,
+        parameter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameter", b"parameter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeParametersRequest: _TypeAlias = DescribeParametersRequest  # noqa: Y015
+
+@_typing.final
+class DescribeParametersResponse(_message.Message):
+    """The guide to a training spec."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrainingParameter]:
+        """The values, in the order in which people are shown them."""
+
+    def __init__(
+        self,
+        *,
+        parameters: _abc.Iterable[Global___TrainingParameter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeParametersResponse: _TypeAlias = DescribeParametersResponse  # noqa: Y015
+
+@_typing.final
+class TrainingParameter(_message.Message):
+    """One value of a training spec."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    RANGE_FIELD_NUMBER: _builtins.int
+    LEAST_FIELD_NUMBER: _builtins.int
+    LEAST_EXCLUDED_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    MOST_EXCLUDED_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
+    DEFAULT_FIELD_NUMBER: _builtins.int
+    WARN_BELOW_FIELD_NUMBER: _builtins.int
+    WARN_ABOVE_FIELD_NUMBER: _builtins.int
+    BELOW_FIELD_NUMBER: _builtins.int
+    ABOVE_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Path in the spec, e.g. "rehearsal.kl_weight"."""
+    words: _builtins.str
+    """What it is: one sentence."""
+    unit: _builtins.str
+    """Its unit; "" for a plain number or a choice."""
+    range: _builtins.str
+    """What it may be, in words."""
+    least: _builtins.float
+    """Smallest value that can run; unset without a bound."""
+    least_excluded: _builtins.bool
+    """Whether `least` itself cannot run."""
+    most: _builtins.float
+    """Greatest value that can run; unset without a bound."""
+    most_excluded: _builtins.bool
+    """Whether `most` itself cannot run."""
+    default: _builtins.str
+    """What is taken when it is not set: a value or a rule."""
+    warn_below: _builtins.float
+    """A smaller value is warned about, whatever the rest of the spec."""
+    warn_above: _builtins.float
+    """A greater value is warned about, whatever the rest of the spec."""
+    below: _builtins.str
+    """What goes wrong when it is too small, or which choice costs what."""
+    above: _builtins.str
+    """What goes wrong when it is too large."""
+    advice: _builtins.str
+    """What is usually right."""
+    evidence: _builtins.str
+    """Paper or measurement behind the sentences."""
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a word, or a list of words, may be."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        words: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        range: _builtins.str = ...,
+        least: _builtins.float | None = ...,
+        least_excluded: _builtins.bool = ...,
+        most: _builtins.float | None = ...,
+        most_excluded: _builtins.bool = ...,
+        choices: _abc.Iterable[_builtins.str] | None = ...,
+        default: _builtins.str = ...,
+        warn_below: _builtins.float | None = ...,
+        warn_above: _builtins.float | None = ...,
+        below: _builtins.str = ...,
+        above: _builtins.str = ...,
+        advice: _builtins.str = ...,
+        evidence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_least", b"_least", "_most", b"_most", "_warn_above", b"_warn_above", "_warn_below", b"_warn_below", "least", b"least", "most", b"most", "warn_above", b"warn_above", "warn_below", b"warn_below"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_least", b"_least", "_most", b"_most", "_warn_above", b"_warn_above", "_warn_below", b"_warn_below", "above", b"above", "advice", b"advice", "below", b"below", "choices", b"choices", "default", b"default", "evidence", b"evidence", "least", b"least", "least_excluded", b"least_excluded", "most", b"most", "most_excluded", b"most_excluded", "name", b"name", "range", b"range", "unit", b"unit", "warn_above", b"warn_above", "warn_below", b"warn_below", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__least: _TypeAlias = _typing.Literal["least"]  # noqa: Y015
+    _WhichOneofArgType__least: _TypeAlias = _typing.Literal["_least", b"_least"]  # noqa: Y015
+    _WhichOneofReturnType__most: _TypeAlias = _typing.Literal["most"]  # noqa: Y015
+    _WhichOneofArgType__most: _TypeAlias = _typing.Literal["_most", b"_most"]  # noqa: Y015
+    _WhichOneofReturnType__warn_above: _TypeAlias = _typing.Literal["warn_above"]  # noqa: Y015
+    _WhichOneofArgType__warn_above: _TypeAlias = _typing.Literal["_warn_above", b"_warn_above"]  # noqa: Y015
+    _WhichOneofReturnType__warn_below: _TypeAlias = _typing.Literal["warn_below"]  # noqa: Y015
+    _WhichOneofArgType__warn_below: _TypeAlias = _typing.Literal["_warn_below", b"_warn_below"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__least) -> _WhichOneofReturnType__least | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__most) -> _WhichOneofReturnType__most | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warn_above) -> _WhichOneofReturnType__warn_above | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warn_below) -> _WhichOneofReturnType__warn_below | None: ...
+
+Global___TrainingParameter: _TypeAlias = TrainingParameter  # noqa: Y015
+
+@_typing.final
 class TrainingAssessment(_message.Message):
     """What will follow from a spec."""
 
@@ -750,7 +1081,7 @@ class TrainingAssessment(_message.Message):
 
     @_builtins.property
     def effective(self) -> Global___TrainingSpec:
-        """The spec with its zero fields filled in."""
+        """The spec with what was not set filled in."""
 
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___EffectiveValue]:

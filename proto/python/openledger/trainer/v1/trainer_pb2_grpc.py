@@ -46,6 +46,11 @@ class TrainerServiceStub(object):
                 request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.AssessTrainingSpecRequest.SerializeToString,
                 response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.TrainingAssessment.FromString,
                 _registered_method=True)
+        self.DescribeParameters = channel.unary_unary(
+                '/openledger.trainer.v1.TrainerService/DescribeParameters',
+                request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.DescribeParametersRequest.SerializeToString,
+                response_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.DescribeParametersResponse.FromString,
+                _registered_method=True)
         self.CreateTrainingRun = channel.unary_unary(
                 '/openledger.trainer.v1.TrainerService/CreateTrainingRun',
                 request_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.CreateTrainingRunRequest.SerializeToString,
@@ -186,6 +191,13 @@ class TrainerServiceServicer(object):
 
     def AssessTrainingSpec(self, request, context):
         """Assesses a spec before anything runs: what its values lead to, how long it takes, what the platform suggests instead.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeParameters(self, request, context):
+        """Says of each value of a spec what it is, what it may be, and what goes wrong below and above.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -382,6 +394,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.AssessTrainingSpecRequest.FromString,
                     response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.TrainingAssessment.SerializeToString,
             ),
+            'DescribeParameters': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeParameters,
+                    request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.DescribeParametersRequest.FromString,
+                    response_serializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.DescribeParametersResponse.SerializeToString,
+            ),
             'CreateTrainingRun': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTrainingRun,
                     request_deserializer=openledger_dot_trainer_dot_v1_dot_trainer__pb2.CreateTrainingRunRequest.FromString,
@@ -563,6 +580,33 @@ class TrainerService(object):
             '/openledger.trainer.v1.TrainerService/AssessTrainingSpec',
             openledger_dot_trainer_dot_v1_dot_trainer__pb2.AssessTrainingSpecRequest.SerializeToString,
             openledger_dot_trainer_dot_v1_dot_trainer__pb2.TrainingAssessment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeParameters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/openledger.trainer.v1.TrainerService/DescribeParameters',
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.DescribeParametersRequest.SerializeToString,
+            openledger_dot_trainer_dot_v1_dot_trainer__pb2.DescribeParametersResponse.FromString,
             options,
             channel_credentials,
             insecure,

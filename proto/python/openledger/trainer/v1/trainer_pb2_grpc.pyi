@@ -38,6 +38,8 @@ class TrainerServiceStub:
     """Lists the base models that can be tuned."""
     AssessTrainingSpec: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.AssessTrainingSpecRequest, _trainer_pb2.TrainingAssessment]
     """Assesses a spec before anything runs: what its values lead to, how long it takes, what the platform suggests instead."""
+    DescribeParameters: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.DescribeParametersRequest, _trainer_pb2.DescribeParametersResponse]
+    """Says of each value of a spec what it is, what it may be, and what goes wrong below and above."""
     CreateTrainingRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CreateTrainingRunRequest, _trainer_pb2.TrainingRun]
     """Starts a run. FAILED_PRECONDITION when a snapshot is not sealed or not known."""
     GetTrainingRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingRunRequest, _trainer_pb2.TrainingRun]
@@ -104,6 +106,8 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Lists the base models that can be tuned."""
     AssessTrainingSpec: _aio.UnaryUnaryMultiCallable[_trainer_pb2.AssessTrainingSpecRequest, _trainer_pb2.TrainingAssessment]  # type: ignore[assignment]
     """Assesses a spec before anything runs: what its values lead to, how long it takes, what the platform suggests instead."""
+    DescribeParameters: _aio.UnaryUnaryMultiCallable[_trainer_pb2.DescribeParametersRequest, _trainer_pb2.DescribeParametersResponse]  # type: ignore[assignment]
+    """Says of each value of a spec what it is, what it may be, and what goes wrong below and above."""
     CreateTrainingRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CreateTrainingRunRequest, _trainer_pb2.TrainingRun]  # type: ignore[assignment]
     """Starts a run. FAILED_PRECONDITION when a snapshot is not sealed or not known."""
     GetTrainingRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainingRunRequest, _trainer_pb2.TrainingRun]  # type: ignore[assignment]
@@ -179,6 +183,14 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.TrainingAssessment, _abc.Awaitable[_trainer_pb2.TrainingAssessment]]:
         """Assesses a spec before anything runs: what its values lead to, how long it takes, what the platform suggests instead."""
+
+    @_abc_1.abstractmethod
+    def DescribeParameters(
+        self,
+        request: _trainer_pb2.DescribeParametersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.DescribeParametersResponse, _abc.Awaitable[_trainer_pb2.DescribeParametersResponse]]:
+        """Says of each value of a spec what it is, what it may be, and what goes wrong below and above."""
 
     @_abc_1.abstractmethod
     def CreateTrainingRun(

@@ -24,9 +24,9 @@ class Checkpoint:
     """Digest of what is trained: a checkpoint of another spec or data is not taken up."""
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replaces the folder's checkpoint."""
-    with replacing(folder / CHECKPOINT_FILE) as temporary:
+def save(folder: Path, checkpoint: Checkpoint, name: str = CHECKPOINT_FILE) -> None:
+    """Replaces the folder's checkpoint, or another file of the same form."""
+    with replacing(folder / name) as temporary:
         torch.save(vars(checkpoint), temporary)
 
 

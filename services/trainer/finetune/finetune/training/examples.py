@@ -17,6 +17,7 @@ from identity.snapshot import read_lines
 from modelkit.prompt import PromptTemplate, encode
 from modelkit.splits import TRAIN, JointSplits
 from servicekit.objects import ObjectStore
+from trainer.contract.spec import TrainingSpec
 
 _BATCHES_SORTED_TOGETHER = 8
 """Batches are cut from runs of this many, sorted by length: half the padding, while the order stays
@@ -113,10 +114,15 @@ def schedule(
     return batches
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup_ratio: float) -> float:
-    """Rate of `step` (from 0): linear warm-up to `peak`, then a cosine down to a tenth of it."""
+def learning_rate(step: int, spec: TrainingSpec) -> float:
+    """Rate of `step` (from 0): linear warm-up to the peak, then by the schedule down to a tenth of it, or constant."""
+    steps, peak, warmup_ratio = spec.steps, spec.learning_rate, spec.warmup_ratio
     warmup = math.ceil(steps * warmup_ratio)
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     progress = (step - warmup) / max(1, steps - warmup)
+    if spec.schedule == "constant":
+        return peak
+    if spec.schedule == "linear":
+        return peak * (1 - 0.9 * progress)
     return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))

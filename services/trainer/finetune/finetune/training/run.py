@@ -23,7 +23,7 @@ from finetune.training import checkpoint, rehearsal
 from finetune.training.divergence import task_divergence
 from finetune.training.examples import Example, SnapshotSource, load_examples, schedule
 from finetune.training.rehearsal import Rehearsal
-from finetune.training.steps import StepMetrics, Stepper
+from finetune.training.steps import NotFinite, StepMetrics, Stepper
 from finetune.training.workers import Worker
 from identity.digest import digest_json
 from modelkit import base_model
@@ -33,7 +33,7 @@ from modelkit.weights import adapter, loading
 from modelkit.weights.compute import Compute, measure
 from servicekit import crash, private
 from servicekit.objects import ObjectStore
-from trainer.contract.files import RESULT_FILE, TrainingJob, TrainingResult, write_json
+from trainer.contract.files import LAST_FINITE_FILE, RESULT_FILE, TrainingJob, TrainingResult, write_json
 from trainer.contract.progress import ProgressWriter
 from trainer.contract.spec import TrainingSpec
 
@@ -77,7 +77,7 @@ def train(
         job,
         spec=spec,
         worker=worker,
-        compute=compute or measure(),
+        compute=compute or measure(None if spec.precision == "auto" else spec.precision),
         checkpoint_every_s=checkpoint_every_s,
     )
     try:
@@ -141,7 +141,7 @@ class _Run:
             [len(example.tokens) for example in examples],
             [self._sources[example.snapshot].weight for example in examples],
             self._spec.steps,
-            self._spec.batch_size,
+            self._spec.records_per_step,
             self._spec.seed,
         )
         self._train_loop(tuned, tokenizer, examples, batches, rehearsed)
@@ -196,8 +196,8 @@ class _Run:
                 LoraConfig(
                     task_type="CAUSAL_LM",
                     r=self._spec.lora_rank,
-                    lora_alpha=self._spec.lora_alpha,
-                    lora_dropout=0.0,
+                    lora_alpha=self._spec.plain_alpha,
+                    lora_dropout=self._spec.lora_dropout,
                     bias="none",
                     target_modules=list(self._spec.target_modules),
                 ),
@@ -232,24 +232,29 @@ class _Run:
             set_peft_model_state_dict(tuned, saved.adapter)
             stepper.optimiser.load_state_dict(saved.optimiser)
 
+        def state(step: int) -> checkpoint.Checkpoint:
+            return checkpoint.Checkpoint(
+                step=step,
+                adapter=get_peft_model_state_dict(tuned),
+                optimiser=stepper.optimiser.state_dict(),
+                identity=identity,
+            )
+
         def done(metrics: StepMetrics) -> None:
             self._newest = metrics
             self._tokens += metrics.tokens
             self._report("training", metrics.step, self._spec.steps, "step", _numbers(metrics))
             if self._worker.leads and time.monotonic() - self._last_checkpoint > self._checkpoint_every_s:
-                checkpoint.save(
-                    self._folder,
-                    checkpoint.Checkpoint(
-                        step=metrics.step,
-                        adapter=get_peft_model_state_dict(tuned),
-                        optimiser=stepper.optimiser.state_dict(),
-                        identity=identity,
-                    ),
-                )
+                checkpoint.save(self._folder, state(metrics.step))
                 self._last_checkpoint = time.monotonic()
 
         self._report("training", saved.step if saved else 0, self._spec.steps, "step")
-        stepper.run(batches, saved.step if saved else 0, done)
+        try:
+            stepper.run(batches, saved.step if saved else 0, done)
+        except NotFinite as error:
+            if self._worker.leads:
+                checkpoint.save(self._folder, state(error.step - 1), LAST_FINITE_FILE)
+            raise
 
     def _publish(
         self,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,14 @@ from finetune.training.workers import Worker
 from modelkit.weights.compute import Compute
 from trainer.contract.spec import TrainingSpec
 
-_GRADIENT_NORM_LIMIT = 1.0
 _TOKENS_AT_ONCE = 768
 """Padded tokens in one forward pass; larger steps are summed up in parts. Activations of a small model take about 2 MB a
 token, so a step of long records would need several GB at once, and be no faster."""
+
+
+_SEEDS = (1 << 63) - 1
+_MOST_NAMED = 20
+"""Records that an error names: more would not fit into one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,19 @@ class StepMetrics:
     tokens: int
     """Without padding, rehearsal included."""
     seconds: float
+
+
+class NotFinite(ValueError):
+    """A step came to a number that is not finite, and changed no weight. The message names step, number and records."""
+
+    def __init__(self, step: int, numbers: Mapping[str, float], batch: Sequence[Example]) -> None:
+        found = ", ".join(f"{name} is {value}" for name, value in numbers.items() if not math.isfinite(value))
+        records = sorted({example.record_digest for example in batch})
+        named = ", ".join(records[:_MOST_NAMED])
+        more = f" and {len(records) - _MOST_NAMED} more" if len(records) > _MOST_NAMED else ""
+        super().__init__(f"step {step}: {found}; its records are {named}{more}")
+        self.step = step
+        """From 1."""
 
 
 class Stepper:
@@ -64,7 +82,7 @@ class Stepper:
         self._worker = worker
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=spec.learning_rate, weight_decay=0.0, foreach=True
+            self.parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, foreach=True
         )
 
     def run(self, batches: Sequence[Sequence[int]], start: int, done: Callable[[StepMetrics], None]) -> None:
@@ -74,18 +92,26 @@ class Stepper:
             done(self.step(step, [self._examples[index] for index in batches[step]]))
 
     def step(self, step: int, batch: Sequence[Example]) -> StepMetrics:
-        """One update from the step's records and, with rehearsal, its sequences. `step` counts from 0."""
+        """One update from the step's records and, with rehearsal, its sequences. `step` counts from 0.
+
+        Raises NotFinite, on every worker, before it changes a weight.
+        """
         begun = time.perf_counter()
-        rate = learning_rate(step, self._spec.steps, self._spec.learning_rate, self._spec.warmup_ratio)
+        rate = learning_rate(step, self._spec)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
+        if self._spec.lora_dropout:  # a resumed run drops what an uninterrupted one would have
+            torch.manual_seed(hash((self._spec.seed, step, self._worker.rank)) & _SEEDS)
         loss, learned = self._completions(batch)
         kl, seen = self._hold_to_base(step)
         self._worker.sum_gradients(self.parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, _GRADIENT_NORM_LIMIT, foreach=True))
-        self.optimiser.step()
+        limit = self._spec.max_grad_norm or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
         loss, kl, rehearsed = self._worker.sum_numbers([loss, kl, seen])
+        if not math.isfinite(loss + kl + norm):
+            raise NotFinite(step + 1, {"loss": loss, "KL to the base": kl, "gradient norm": norm}, batch)
+        self.optimiser.step()
         return StepMetrics(
             step=step + 1,
             loss=loss / learned,
@@ -101,7 +127,7 @@ class Stepper:
         and the step's number of completion tokens."""
         learned = sum(len(example.tokens) - example.completion_start for example in batch)
         total = 0.0
-        for part in _parts(self._worker.share(batch)):
+        for part in _parts(self._worker.share(batch), self._spec.batch_size):
             with self._autocast():
                 loss, _ = completion_loss(self._parts, part, self._pad_token, self._compute.device)
             (loss / learned).backward()  # type: ignore[no-untyped-call]
@@ -137,10 +163,10 @@ class Stepper:
         return torch.autocast(compute.device, compute.torch_dtype, enabled=compute.dtype == "bfloat16")
 
 
-def _parts(batch: Sequence[Example]) -> Iterator[Sequence[Example]]:
-    """The batch in pieces whose padded size is bounded."""
+def _parts(batch: Sequence[Example], most: int) -> Iterator[Sequence[Example]]:
+    """The batch in pieces of at most `most` records whose padded size is bounded."""
     if not batch:
         return
-    size = max(1, _TOKENS_AT_ONCE // max(len(example.tokens) for example in batch))
+    size = max(1, min(most, _TOKENS_AT_ONCE // max(len(example.tokens) for example in batch)))
     for start in range(0, len(batch), size):
         yield batch[start : start + size]

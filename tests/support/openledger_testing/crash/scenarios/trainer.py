@@ -70,6 +70,10 @@ class OutlivingJobs:
             if self.status(id_) is JobStatus.RUNNING:
                 self.set(id_, JobStatus.STOPPED)
 
+    def cores(self) -> int:
+        """See JobRunner."""
+        return 2
+
     def set(self, id_: str, status: JobStatus) -> None:
         """The job comes to this state, in one step."""
         beside = self._folder / f"{id_}.new"
