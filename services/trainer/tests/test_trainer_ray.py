@@ -107,7 +107,6 @@ def test_ray_keeps_the_contract_of_a_runner(ray_settings: TrainerSettings, tmp_p
     eventually(lambda: takes(ray, "writes", f"echo once >> '{mark}'"), within_s=_ENDS_WITHIN_S)
     assert ray.status("never") is JobStatus.UNKNOWN
     ray.stop("never")
-    assert ray.cores() == 2
     ray.submit("writes", ["sh", "-c", f"echo twice >> '{mark}'"])
     ray.submit("fails", ["sh", "-c", "exit 3"])
     ray.submit("lasts", ["sleep", "600"])

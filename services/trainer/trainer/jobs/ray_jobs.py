@@ -84,7 +84,7 @@ class RayJobs:
 
     def cores(self) -> int:
         """See JobRunner. Ray says what its nodes had when they joined; jobs that run do not count against it."""
-        code, answer = self._exchange("GET", "/api/v0/nodes?detail=1")
+        code, answer = self._exchange("GET", "/api/v0/nodes")
         if code == HTTPStatus.OK:
             try:
                 nodes = json.loads(answer)["data"]["result"]["result"]
