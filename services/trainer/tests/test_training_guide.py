@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,13 @@ from openledger.trainer.v1 import trainer_pb2 as pb
 from identity.digest import canonical_json
 from openledger_client.training_parameters import GUIDE
 from servicekit.errors import InvalidArgument
+from servicekit.http_client import Answer, HttpClient
 from trainer import convert, specs
 from trainer.assessment import Finding, Intent, Severity, assess
 from trainer.contract.spec import DEFAULTS, SpecError, TrainingSpec, check_context, resolve
 from trainer.facts import DataFacts, Surroundings
+from trainer.jobs.ray_jobs import RayJobs
+from trainer.jobs.runner import cores
 from trainer.suggestion import suggest
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -291,6 +295,21 @@ def _publish_base(trainer: Any, context: int) -> str:
 
 
 def _digest_of(path: Path) -> str:
-    import json
-
     return str(json.loads(path.read_text())["digest"])
+
+
+def test_cores_are_those_of_the_nodes_that_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [
+        {"state": "ALIVE", "resources_total": {"CPU": 2.0, "memory": 1e9}},
+        {"state": "ALIVE", "resources_total": {"CPU": 4.0}},
+        {"state": "ALIVE", "resources_total": {}},
+        {"state": "DEAD", "resources_total": {"CPU": 64.0}},
+    ]
+    answers = [
+        Answer(200, json.dumps({"result": True, "data": {"result": {"result": nodes}}}).encode(), {}),
+        Answer(200, b'{"data": null}', {}),
+        Answer(500, b"Ray's state is not available", {}),
+    ]
+    monkeypatch.setattr(HttpClient, "exchange", lambda *_, **__: answers.pop(0))
+    ray = RayJobs("http://ray.example")
+    assert [cores(ray), cores(ray), cores(ray)] == [6, None, None]
