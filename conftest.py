@@ -22,7 +22,7 @@ settings.register_profile(
     "any machine",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
-    derandomize=os.environ.get("OPENLEDGER_SAME_EXAMPLES") == "1",
+    derandomize=os.environ.get("PROPERTY_EXAMPLES") == "same",
 )
 settings.load_profile("any machine")
 

@@ -5,7 +5,7 @@
 #   scripts/test.sh kafka    the demo on Apache Kafka alone, which a whole run leaves out because it tests the demo on the embedded log
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export OPENLEDGER_SAME_EXAMPLES=1 # of property tests
+export PROPERTY_EXAMPLES=same # not OPENLEDGER_...: the doctor names such variables that are no setting
 export OMP_WAIT_POLICY=PASSIVE # waiting threads must not take the cores that others need
 if [ "${1:-}" = kafka ]; then
   exec .venv/bin/python -m pytest -m story tests/kafka
