@@ -27,6 +27,8 @@ from trainer.gate_policy import shipped_default, to_bytes
 
 WIDTH = 80
 LIST_ITEMS = 3
+NOT_WALKED = {"DownloadModelVersion"}
+"""Its objects are checked by the digests of a version, which here are made up; what it prints, test_model_export.py reads."""
 WHOLE = re.compile(r"id[0-9]{4}-a{54}-z|b{64}")
 FRAGMENT = re.compile(r"id[0-9]{4}|a{6}|b{6}")
 AMOUNTS = {
@@ -127,7 +129,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("narrow")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - NOT_WALKED))
 def test_every_command_keeps_long_names_whole(
     method: str, everything: tuple[Everything, str], tmp_path: Path
 ) -> None:
