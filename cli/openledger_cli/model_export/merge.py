@@ -70,7 +70,8 @@ def check_installed() -> None:
     """Raises ConfigurationError where the packages are missing that merging needs."""
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise ConfigurationError(
-            f"merging needs {', '.join(missing)}: install the extra: pip install './cli[merge]' in OpenLedger's repository. --as peft needs none of it",
+            f"merging needs {', '.join(missing)}: pip install './cli[merge]' in OpenLedger's repository."
+            " --as peft needs none of it",
             reason="MERGE_NOT_INSTALLED",
         )
 
