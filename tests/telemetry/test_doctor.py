@@ -22,8 +22,9 @@ from openledger.settlement.v1 import settlement_pb2
 from openledger_client import services
 from openledger_client.addresses import Addresses
 from openledger_client.client import Client
+from openledger_client.errors import Internal, OpenLedgerError, PermissionDenied, Unauthenticated
 from openledger_ops.doctor import platform_checks
-from openledger_ops.doctor.examination import Examination
+from openledger_ops.doctor.examination import Examination, failed_call
 from openledger_ops.doctor.finding import EXIT_CODES, Finding, worst
 from openledger_ops.doctor.observation import Observation, observe
 from openledger_ops.doctor.samples import Samples
@@ -296,6 +297,27 @@ def test_the_examination_ends_in_time_although_nothing_answers(tmp_path: Path) -
             found = {(each.about, each.check): each for each in examination.findings()}
     assert {("chain", "time"), ("ray", "time")} <= set(found)
     assert all(found[service.name, "up"].level == "problem" for service in services.ALL)
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "remedy"),
+    [
+        (
+            PermissionDenied("ann lacks trainer.basemodels.read"),
+            "warning",
+            "a role that has it, e.g. operator",
+        ),
+        (Unauthenticated("the token has expired"), "warning", "give a valid token"),
+        (Internal("a defect"), "problem", "read its log"),
+    ],
+)
+def test_a_caller_that_may_not_ask_is_no_problem_of_the_platform(
+    error: OpenLedgerError, level: str, remedy: str
+) -> None:
+    finding = failed_call(services.TRAINER, error)
+    assert (finding.level, finding.about, finding.check) == (level, "trainer", "asked")
+    assert finding.detail == ("not checked: " if level == "warning" else "") + str(error)
+    assert remedy in finding.remedy
 
 
 def test_a_node_is_named_without_its_key(start_server: Callable[[Answer], FakeServer]) -> None:

@@ -15,7 +15,7 @@ from openledger.trainer.v1 import trainer_pb2
 
 from openledger_client import services
 from openledger_client.client import Client
-from openledger_client.errors import ConfigurationError, OpenLedgerError
+from openledger_client.errors import ConfigurationError, OpenLedgerError, PermissionDenied, Unauthenticated
 from openledger_client.services import CHAIN_RELAY, INFERENCE, TRAINER, Service
 from openledger_client.tls import Tls
 from openledger_ops.dead_letters import waiting_letters
@@ -129,8 +129,18 @@ class Examination:
         except (ConfigurationError, StartupError) as error:
             yield unchecked(service.name, "asked", str(error), "give --token, OPENLEDGER_TOKEN or --as")
         except OpenLedgerError as error:
-            yield problem(service.name, "asked", str(error), "read its log")
+            yield failed_call(service, error)
         return None
+
+
+def failed_call(service: Service[object], error: OpenLedgerError) -> Finding:
+    """Returns the finding for an RPC that failed. One that refuses its caller says nothing of the platform's health."""
+    if isinstance(error, PermissionDenied):
+        return unchecked(service.name, "asked", str(error), "ask with a role that has it, e.g. operator")
+    if isinstance(error, Unauthenticated):
+        remedy = "give a valid token: --token, OPENLEDGER_TOKEN or --as"
+        return unchecked(service.name, "asked", str(error), remedy)
+    return problem(service.name, "asked", str(error), "read its log")
 
 
 def _all(check: Callable[[], Iterable[Finding]]) -> list[Finding]:
