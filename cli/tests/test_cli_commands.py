@@ -23,6 +23,7 @@ from openledger_cli.output import duration, estimate
 from openledger_cli.progress import Progress, rate
 from openledger_client.amounts import open_tokens
 from openledger_client.errors import ConfigurationError
+from servicekit.auth import DevelopmentIssuer
 from servicekit.auth.development_token import DevelopmentToken
 from servicekit.errors import StartupError
 
@@ -244,6 +245,7 @@ def test_what_others_wrote_cannot_command_the_terminal(capsys: pytest.CaptureFix
 
 
 def test_a_token_as_json(tmp_path: Path) -> None:
+    DevelopmentIssuer(tmp_path).ensure_keys()
     result = CliRunner().invoke(
         app, ["--state-dir", str(tmp_path), "token", "ann", "--role", "user", "--json"]
     )

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from openledger_client import services
+from openledger_ops.state_folder import existing_part
 from servicekit.errors import InvalidArgument, NotFound, StartupError
 from servicekit.objects import ObjectStore
 from servicekit.objects import references as lists
@@ -24,9 +25,13 @@ def store_of(location: str, state_dir: Path) -> ObjectStore:
     """Returns the object store at a location; the state folder's own for "".
 
     Raises:
-        StartupError: the location is no object store, or does not answer.
+        StartupError: the location is no object store, does not exist, or does not answer. Reading must not create it.
     """
-    url = location or str(state_dir / "objects")
+    url = location or str(existing_part(state_dir, "objects"))
+    if "://" not in url.removeprefix("file://") and not Path(url.removeprefix("file://")).is_dir():
+        raise StartupError(
+            f"no object store at {url}: give --object-store the folder or URL of the platform's"
+        )
     try:
         store = ObjectStore(url, cache=state_dir / "objects-cache")
         if "://" in url:

@@ -12,6 +12,24 @@ from servicekit.errors import StartupError
 
 GATE_ITEMS_DIGEST = "gate-items.digest"
 DEFAULT_BASE_MODEL = "smollm2-135m-instruct"
+_RIGHT = "give --state-dir the folder of a platform, or start one there with `openledger up`"
+
+
+_MADE_BY_A_PLATFORM = ("run", "issuer", "base-models")
+
+
+def require_platform(state_dir: Path) -> None:
+    """Raises StartupError where no platform ever ran: writing there would begin a second one beside the one that is meant."""
+    if not any((state_dir / part).exists() for part in _MADE_BY_A_PLATFORM):
+        raise StartupError(f"no platform in {state_dir}: {_RIGHT}")
+
+
+def existing_part(state_dir: Path, part: str) -> Path:
+    """Returns the path of what a platform made in its state folder. Raises StartupError when it is not there."""
+    path = state_dir / part
+    if not path.exists():
+        raise StartupError(f"no platform in {state_dir} (no {path}): {_RIGHT}")
+    return path
 
 
 def up_settings(state_dir: Path) -> dict[str, str]:

@@ -35,8 +35,13 @@ def import_(
     name: Annotated[str, typer.Option(help="Its id: a model tuned from it names baseModels/NAME.")],
     licence: Annotated[str, typer.Option(help="SPDX licence expression, e.g. Apache-2.0.")],
     source: Annotated[str, typer.Option(help="Where the weights came from, in words.")] = "",
+    new_platform: Annotated[
+        bool, typer.Option("--new-platform", help="Begin the state folder, before the first `openledger up`.")
+    ] = False,
 ) -> None:
     """Imports a base model from a folder in Hugging Face's layout. Runs on the machine of the platform, into its state."""
+    from openledger_ops.state_folder import require_platform
+
     program = services.TRAINER.programs["base model folders"]
     if find_spec(program.partition(".")[0]) is None:
         raise errors.ConfigurationError(
@@ -44,6 +49,8 @@ def import_(
             f" or python -m {program}",
             reason="NOT_THE_TRAINERS_MACHINE",
         )
+    if not new_platform:
+        require_platform(session().state_dir)
     words = [str(folder), "--name", name, "--licence", licence, "--source", source]
     words += ["--state-dir", str(session().state_dir), *(["--json"] if session().as_json else [])]
     done = subprocess.run([sys.executable, "-m", program, *words], check=False, timeout=_LONGEST_S)

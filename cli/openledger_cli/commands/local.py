@@ -95,10 +95,11 @@ def token(
     ttl_s: Annotated[int, typer.Option(help="Validity, seconds.")] = 3600,
 ) -> None:
     """Prints a token of the local development issuer."""
+    from openledger_ops.state_folder import existing_part
     from servicekit.auth import DevelopmentIssuer
 
+    existing_part(session().state_dir, "issuer/private.pem")
     issuer = DevelopmentIssuer(session().state_dir)
-    issuer.ensure_keys()
     minted = issuer.mint(principal, role, ttl_s=ttl_s)
     if session().as_json:
         print(json.dumps({"token": minted, "principal": principal, "roles": role, "ttl_s": ttl_s}))
