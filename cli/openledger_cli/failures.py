@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 
 import grpc
 
@@ -33,5 +34,13 @@ def report(error: Exception) -> int | None:
     else:
         value = error.metadata.get("value", "")
         given = f"; given is {value!r}" if value and value not in str(error) else ""
-        print(printable(f"openledger: {error.code.name}: {error}{given}"), file=sys.stderr)
+        text = f"openledger: {error.code.name}: {error}{given}{_called(error.metadata)}"
+        print(printable(text), file=sys.stderr)
     return 1
+
+
+def _called(metadata: Mapping[str, str]) -> str:
+    """Returns where a call went that no service of that name answered; "" for other errors."""
+    if "variable" not in metadata:
+        return ""
+    return f"; {metadata['service']} was called at {metadata['address']}: check {metadata['variable']}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from openledger_client.errors import ConfigurationError
-from openledger_client.services import Service
+from openledger_client.services import ALL, Service
 
 DEFAULT_STATE_DIR = Path(".openledger")
 """State folder of `openledger up`, when nothing else is given."""
@@ -34,6 +34,15 @@ class Addresses:
     given: Mapping[str, str] = field(default_factory=dict)
     """gRPC addresses by service name."""
 
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError for a name in `given` that no service has: its address would never be used."""
+        names = [service.name for service in ALL]
+        if unknown := [repr(name) for name in self.given if name not in names]:
+            raise ConfigurationError(
+                f"no service is named {', '.join(unknown)}; the services are {', '.join(names)}",
+                reason="UNKNOWN_SERVICE",
+            )
+
     @classmethod
     def from_environment(cls, state_dir: Path | None = None) -> Addresses:
         """Returns addresses for `state_dir`, else for `OPENLEDGER_STATE_DIR`, else for `.openledger`."""
@@ -43,11 +52,16 @@ class Addresses:
         """Returns the endpoints of a service.
 
         Raises:
-            ConfigurationError: no address is given, and no process of this machine serves it.
+            ConfigurationError: what is given is a URL; or nothing is given, and no process of this machine serves it.
         """
         variable = service.variable("address")
         given = self.given.get(service.name) or os.environ.get(variable)
         if given:
+            if given.startswith(("http://", "https://")):
+                raise ConfigurationError(
+                    f"the address of {service} is {given!r} ({variable}): it must be host:port, without http://",
+                    reason="ADDRESS_FORMAT",
+                )
             return ServiceAddress(grpc=given)
         path = address_file(self.state_dir, service)
         found = read_address(path)
@@ -71,17 +85,31 @@ def address_file(state_dir: Path, service: Service[object]) -> Path:
 
 
 def read_address(path: Path) -> ServiceAddress | None:
-    """Returns what an address file says; None when there is none, or when it is unreadable."""
+    """Returns what an address file says; None when there is none.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is no address file.
+    """
     try:
         found = json.loads(path.read_text())
+        if int(found["pid"]) <= 0:
+            raise ValueError("no process id")
         return ServiceAddress(
             grpc=str(found["grpc"]),
             http=str(found.get("http") or ""),
             metrics=str(found.get("metrics") or ""),
             pid=int(found["pid"]),
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        why = "is corrupt: it is no address file of a service"
+    raise ConfigurationError(
+        f"{path} {why}; restart the service, which writes it, or set OPENLEDGER_{path.stem.upper()}_ADDRESS=host:port",
+        reason="ADDRESS_FILE",
+    )
 
 
 def _is_running(pid: int) -> bool:

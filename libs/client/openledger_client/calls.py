@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import grpc
 
-from openledger_client.errors import from_rpc_error
+from openledger_client.errors import of_call
 from openledger_client.retries import Retries, reads_only, takes_request_id, with_request_id
 
 
@@ -35,18 +36,22 @@ class Policy:
 class Calls:
     """A synchronous channel under a policy."""
 
-    def __init__(self, channel: grpc.Channel, policy: Policy) -> None:
+    def __init__(
+        self, channel: grpc.Channel, policy: Policy, peer: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """`peer` says in errors which service was called where."""
         self._channel = channel
         self._policy = policy
+        self._peer = peer
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> _Unary:
-        return _Unary(self._channel.unary_unary(method, *args, **kwargs), method, self._policy)
+        return _Unary(self._channel.unary_unary(method, *args, **kwargs), method, self._policy, self._peer)
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> _Stream:
-        return _Stream(self._channel.unary_stream(method, *args, **kwargs), self._policy)
+        return _Stream(self._channel.unary_stream(method, *args, **kwargs), self._policy, self._peer)
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> _Stream:
-        return _Stream(self._channel.stream_stream(method, *args, **kwargs), self._policy)
+        return _Stream(self._channel.stream_stream(method, *args, **kwargs), self._policy, self._peer)
 
     def close(self) -> None:
         """Closes the channel; running calls are cancelled."""
@@ -56,18 +61,24 @@ class Calls:
 class AsyncCalls:
     """An asyncio channel under a policy."""
 
-    def __init__(self, channel: grpc.aio.Channel, policy: Policy) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, policy: Policy, peer: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """`peer` says in errors which service was called where."""
         self._channel = channel
         self._policy = policy
+        self._peer = peer
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> _AsyncUnary:
-        return _AsyncUnary(self._channel.unary_unary(method, *args, **kwargs), method, self._policy)
+        return _AsyncUnary(
+            self._channel.unary_unary(method, *args, **kwargs), method, self._policy, self._peer
+        )
 
     def unary_stream(self, method: str, *args: Any, **kwargs: Any) -> _AsyncStream:
-        return _AsyncStream(self._channel.unary_stream(method, *args, **kwargs), self._policy)
+        return _AsyncStream(self._channel.unary_stream(method, *args, **kwargs), self._policy, self._peer)
 
     def stream_stream(self, method: str, *args: Any, **kwargs: Any) -> _AsyncStream:
-        return _AsyncStream(self._channel.stream_stream(method, *args, **kwargs), self._policy)
+        return _AsyncStream(self._channel.stream_stream(method, *args, **kwargs), self._policy, self._peer)
 
     async def close(self) -> None:
         """Closes the channel; running calls are cancelled."""
@@ -77,7 +88,10 @@ class AsyncCalls:
 class _Attempts:
     """The attempts of one unary call."""
 
-    def __init__(self, method: str, request: Any, timeout: float | None, policy: Policy) -> None:
+    def __init__(
+        self, method: str, request: Any, timeout: float | None, policy: Policy, peer: Mapping[str, str]
+    ) -> None:
+        self._peer = peer
         self._retries = policy.retries
         self._clock = policy.clock
         self._end = self._clock() + (policy.deadline_s if timeout is None else timeout)
@@ -95,7 +109,7 @@ class _Attempts:
 
     def wait_s(self, failed: grpc.RpcError) -> float:
         """Returns the seconds to wait before the next attempt. Raises the typed error when there is none."""
-        error = from_rpc_error(failed)
+        error = of_call(failed, self._peer)
         now = self._clock()
         if self._give_up is None:
             self._give_up = now + self._retries.give_up_after_s
@@ -109,10 +123,11 @@ class _Attempts:
 class _Unary:
     """A unary method of a stub."""
 
-    def __init__(self, inner: Any, method: str, policy: Policy) -> None:
+    def __init__(self, inner: Any, method: str, policy: Policy, peer: Mapping[str, str]) -> None:
         self._inner = inner
         self._method = method
         self._policy = policy
+        self._peer = peer
 
     def __call__(self, request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         return self._repeat(self._inner, request, timeout, kwargs)
@@ -126,7 +141,7 @@ class _Unary:
         return self._inner.future(request, timeout=limit_s, **kwargs)
 
     def _repeat(self, call: Callable[..., Any], request: Any, timeout: float | None, kwargs: Any) -> Any:
-        attempts = _Attempts(self._method, request, timeout, self._policy)
+        attempts = _Attempts(self._method, request, timeout, self._policy, self._peer)
         while True:
             try:
                 return call(attempts.request, timeout=attempts.timeout_s(), **kwargs)
@@ -137,13 +152,14 @@ class _Unary:
 class _AsyncUnary:
     """A unary method of an asyncio stub."""
 
-    def __init__(self, inner: Any, method: str, policy: Policy) -> None:
+    def __init__(self, inner: Any, method: str, policy: Policy, peer: Mapping[str, str]) -> None:
         self._inner = inner
         self._method = method
         self._policy = policy
+        self._peer = peer
 
     async def __call__(self, request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
-        attempts = _Attempts(self._method, request, timeout, self._policy)
+        attempts = _Attempts(self._method, request, timeout, self._policy, self._peer)
         while True:
             try:
                 return await self._inner(attempts.request, timeout=attempts.timeout_s(), **kwargs)
@@ -155,20 +171,22 @@ class _AsyncUnary:
 class _Stream:
     """A method of a stub that returns a stream. Streams are not repeated here: see `watches`, `downloads` and `uploads`."""
 
-    def __init__(self, inner: Any, policy: Policy) -> None:
+    def __init__(self, inner: Any, policy: Policy, peer: Mapping[str, str]) -> None:
         self._inner = inner
         self._policy = policy
+        self._peer = peer
 
     def __call__(self, request: Any, timeout: float | None = None, **kwargs: Any) -> _Responses:
         limit_s = self._policy.stream_deadline_s if timeout is None else timeout
-        return _Responses(self._inner(request, timeout=limit_s, **kwargs))
+        return _Responses(self._inner(request, timeout=limit_s, **kwargs), self._peer)
 
 
 class _Responses:
     """A running stream; also gRPC's call, so that it can be cancelled and asked for its code."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, peer: Mapping[str, str]) -> None:
         self._call = call
+        self._peer = peer
 
     def __iter__(self) -> Iterator[Any]:
         return self
@@ -177,7 +195,7 @@ class _Responses:
         try:
             return next(self._call)
         except grpc.RpcError as failed:
-            raise from_rpc_error(failed) from failed
+            raise of_call(failed, self._peer) from failed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)
@@ -186,20 +204,22 @@ class _Responses:
 class _AsyncStream:
     """A method of an asyncio stub that returns a stream."""
 
-    def __init__(self, inner: Any, policy: Policy) -> None:
+    def __init__(self, inner: Any, policy: Policy, peer: Mapping[str, str]) -> None:
         self._inner = inner
         self._policy = policy
+        self._peer = peer
 
     def __call__(self, request: Any = None, timeout: float | None = None, **kwargs: Any) -> _AsyncResponses:
         limit_s = self._policy.stream_deadline_s if timeout is None else timeout
-        return _AsyncResponses(self._inner(request, timeout=limit_s, **kwargs))
+        return _AsyncResponses(self._inner(request, timeout=limit_s, **kwargs), self._peer)
 
 
 class _AsyncResponses:
     """A running asyncio stream."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, peer: Mapping[str, str]) -> None:
         self._call = call
+        self._peer = peer
         self._responses: AsyncIterator[Any] | None = None
 
     def __aiter__(self) -> AsyncIterator[Any]:
@@ -211,7 +231,7 @@ class _AsyncResponses:
         try:
             return await anext(self._responses)
         except grpc.RpcError as failed:
-            raise from_rpc_error(failed) from failed
+            raise of_call(failed, self._peer) from failed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)

@@ -40,6 +40,10 @@ _Stub = TypeVar("_Stub")
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
+def _peer(service: Service[object], address: str) -> dict[str, str]:
+    return {"service": service.name, "address": address, "variable": service.variable("address")}
+
+
 class _Base:
     """What the client and the asyncio client share."""
 
@@ -103,7 +107,9 @@ class Client(_Base):
         service = resolve(service)
         if service.name not in self._open:
             address = self.addresses.of(service).grpc
-            self._open[service.name] = Calls(sync_channel(address, self._token, self._tls), self.policy)
+            self._open[service.name] = Calls(
+                sync_channel(address, self._token, self._tls), self.policy, _peer(service, address)
+            )
         return cast("grpc.Channel", self._open[service.name])
 
     def stub(self, service: Service[_Stub]) -> _Stub:
@@ -173,7 +179,9 @@ class AsyncClient(_Base):
         service = resolve(service)
         if service.name not in self._open:
             address = self.addresses.of(service).grpc
-            self._open[service.name] = AsyncCalls(channel(address, self._token, self._tls), self.policy)
+            self._open[service.name] = AsyncCalls(
+                channel(address, self._token, self._tls), self.policy, _peer(service, address)
+            )
         return cast("grpc.aio.Channel", self._open[service.name])
 
     def stub(self, service: Service[object]) -> Any:

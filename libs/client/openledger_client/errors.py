@@ -183,6 +183,16 @@ def from_rpc_error(error: grpc.RpcError) -> OpenLedgerError:
     return of_code(call.code(), call.details() or "")
 
 
+def of_call(failed: grpc.RpcError, peer: Mapping[str, str]) -> OpenLedgerError:
+    """Returns the typed form of a failed call. Where gRPC itself says that nobody answers, or another program than the
+    service, `peer` (the service and its address) is added to the metadata: the address may be wrong."""
+    error = from_rpc_error(failed)
+    gives_no_reason = error.reason == error.code.name and not error.metadata
+    if isinstance(error, Unavailable | Unimplemented) and gives_no_reason:
+        error.metadata.update(peer)
+    return error
+
+
 def of_code(code: grpc.StatusCode, message: str, **fields: Any) -> OpenLedgerError:
     """Returns the error of a status code; `fields` are those of `OpenLedgerError`."""
     found = _CLASSES.get(code)

@@ -47,11 +47,13 @@ def test_the_file_of_a_process_that_has_ended_is_no_address(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"grpc": "a:1", "pid": "x"}', '{"grpc": "a:1", "pid": -1}']
 )
-def test_an_unreadable_file_is_no_address(tmp_path: Path, content: str) -> None:
+def test_a_corrupt_file_is_said_to_be_corrupt_and_not_missing(tmp_path: Path, content: str) -> None:
     path = tmp_path / "run" / "trainer.json"
     path.parent.mkdir()
     path.write_text(content)
-    with pytest.raises(ConfigurationError, match="OPENLEDGER_TRAINER_ADDRESS=host:port"):
+    with pytest.raises(
+        ConfigurationError, match=r"trainer\.json is corrupt: .*OPENLEDGER_TRAINER_ADDRESS=host:port"
+    ):
         Addresses(state_dir=tmp_path).of(TRAINER)
 
 
@@ -62,6 +64,20 @@ def test_the_environment_wins_over_the_file_and_the_program_over_both(
     monkeypatch.setenv("OPENLEDGER_TRAINER_ADDRESS", "trainer:443")
     assert addresses.of(TRAINER).grpc == "trainer:443"
     assert Addresses(given={"trainer": "here:1"}).of(TRAINER).grpc == "here:1"
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:7400", "https://trainer:443"])
+def test_a_url_is_no_address(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="host:port, without http://"):
+        Addresses(given={"trainer": address}).of(TRAINER)
+    monkeypatch.setenv("OPENLEDGER_TRAINER_ADDRESS", address)
+    with pytest.raises(ConfigurationError, match=f"{address}.*OPENLEDGER_TRAINER_ADDRESS"):
+        Addresses().of(TRAINER)
+
+
+def test_an_address_for_a_name_that_no_service_has_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="'trianer'; the services are datanet, trainer"):
+        Addresses(given={"trianer": "here:1", "datanet": "here:2"})
 
 
 def test_the_environment_names_the_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

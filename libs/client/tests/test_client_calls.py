@@ -200,3 +200,31 @@ def test_a_service_of_the_registry_is_an_attribute_without_more(client: Client) 
     assert type(by_name.chain_relay).__name__ == "SettlementServiceStub"
     with pytest.raises(AttributeError, match="'no_such' is not a service; the services are datanet"):
         _ = by_name.no_such
+
+
+def test_a_service_that_nobody_is_at_the_address_of_is_named_with_its_variable() -> None:
+    nobody = Addresses(given={"datanet": "127.0.0.1:1"})
+    for call in (
+        lambda client: client.datanet.GetDatanet(GET),
+        lambda client: list(client.datanet.DownloadSnapshot(pb.DownloadSnapshotRequest(name="datanets/d"))),
+    ):
+        policy = Policy(retries=Retries(attempts=1))
+        with Client(nobody, policy=policy) as client, pytest.raises(Unavailable) as raised:
+            call(client)
+        assert raised.value.metadata == {
+            "service": "datanet",
+            "address": "127.0.0.1:1",
+            "variable": "OPENLEDGER_DATANET_ADDRESS",
+        }
+
+
+def test_another_service_at_the_address_is_named_and_a_reason_of_the_service_stays(
+    client: Client, script: Script
+) -> None:
+    with pytest.raises(Unimplemented) as wrong:
+        next(client.audit("datanet").ReadFacts(audit_pb2.ReadFactsRequest()))
+    assert wrong.value.metadata["variable"] == "OPENLEDGER_DATANET_ADDRESS"
+    script.failures = [partial(refuse, code=grpc.StatusCode.UNAVAILABLE, message="no disk")] * 500
+    with pytest.raises(Unavailable) as own:
+        client.datanet.CreateDatanet(pb.CreateDatanetRequest(datanet_id="d"))
+    assert own.value.metadata == {}
