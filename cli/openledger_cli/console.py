@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 
 from rich.console import Console
@@ -21,6 +22,11 @@ def say(*parts: str | tuple[str, str]) -> None:
             if number:
                 piece = Text(indent) + piece
             console.print(piece, highlight=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Prints one line about what is allowed and may not be meant, on standard error: the output stays for programs."""
+    print(printable(f"openledger: warning: {text}"), file=sys.stderr)
 
 
 def _breaks(line: str, width: int, indent: int) -> list[int]:

@@ -329,6 +329,13 @@ def test_a_definition_is_suggested_with_a_comment_for_each_guess(tmp_path: Path)
     assert json.loads(suggestion(str(path), "--json"))["schema"]["fields"][1]["name"] == "cause"
 
 
+def test_a_text_of_one_character_is_said_in_the_singular(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"Claim {n},{n % 2}\n" for n in range(40)))
+    text = suggestion(str(tmp_path / "a.csv"))
+    assert "# the longest has 1 character\n" in text
+    assert "# the longest has 8 characters\n" in text
+
+
 def test_a_file_with_one_column_suggests_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text\nx\n")
     result = CliRunner().invoke(app, ["datanet", "suggest", str(tmp_path / "a.csv")])

@@ -11,7 +11,7 @@ import pytest
 from identity.digest import canonical_json, sha256_bytes
 from openledger_cli.bundle import layout
 from openledger_cli.bundle.check import Contracts, Finding, check_bundle
-from openledger_cli.commands.bundle import exit_code
+from openledger_cli.commands.bundle import exit_code, show
 from openledger_client.errors import Unavailable
 
 REGISTRY, LEDGER, DISTRIBUTOR, FORGED = ("0x" + digit * 40 for digit in "abcd")
@@ -71,6 +71,19 @@ def test_contracts_that_only_the_bundle_names_are_not_checked(bundle: Path) -> N
     assert found.passed
     assert f"ledger {LEDGER}, distributor {DISTRIBUTOR}" in found.unchecked
     assert REGISTRY not in found.unchecked
+
+
+def test_contracts_of_which_none_is_known_have_no_line_that_says_ok(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(contracts(bundle, Contracts()))
+    assert " ".join(capsys.readouterr().out.split()).startswith(
+        "NOT CHECKED contracts: only the bundle names registry"
+    )
+    show(contracts(bundle, Contracts(registry=REGISTRY)))
+    assert " ".join(capsys.readouterr().out.split()).startswith(
+        "ok contracts: 1 of 3 addresses are the expected ones"
+    )
 
 
 def test_what_is_not_checked_ends_with_3_unless_it_is_accepted() -> None:

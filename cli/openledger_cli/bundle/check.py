@@ -39,6 +39,7 @@ class Finding:
     check: str
     passed: bool
     detail: str
+    """What was found; "" when the check found nothing that it could compare."""
     unchecked: str = ""
     """What the check could not look at, and why; "" when it was complete."""
 
@@ -160,7 +161,8 @@ def _contracts(bundle: Bundle, known: Contracts) -> Checked:
             address.lower() == expected.lower(),
             f"{contract}: the bundle names {address}, expected {expected}",
         )
-    agree = f"{len(named) - len(unknown)} of {len(named)} addresses are the expected ones"
+    agreeing = len(named) - len(unknown)
+    agree = f"{agreeing} of {len(named)} addresses are the expected ones" if agreeing else ""
     if not unknown:
         return agree
     return agree, f"only the bundle names {', '.join(unknown)}: compare with addresses from another source"

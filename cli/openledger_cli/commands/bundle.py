@@ -59,12 +59,18 @@ def verify(
         print(json.dumps([finding.__dict__ for finding in findings], indent=2))
     else:
         for finding in findings:
-            mark = ("ok    ", "green") if finding.passed else ("FAILED", "red")
-            say(mark, " ", (finding.check, "bold"), f": {finding.detail}")
-            if finding.unchecked:
-                say(("NOT CHECKED", "yellow"), " ", (finding.check, "bold"), f": {finding.unchecked}")
+            show(finding)
     if code := exit_code(findings, accept_unchecked):
         raise typer.Exit(code)
+
+
+def show(finding: Finding) -> None:
+    """Prints one outcome; for a check that could compare nothing only that it was not made."""
+    mark = ("ok    ", "green") if finding.passed else ("FAILED", "red")
+    if finding.detail or not finding.unchecked:
+        say(mark, " ", (finding.check, "bold"), f": {finding.detail}")
+    if finding.unchecked:
+        say(("NOT CHECKED", "yellow"), " ", (finding.check, "bold"), f": {finding.unchecked}")
 
 
 def exit_code(findings: Sequence[Finding], accept_unchecked: bool) -> int:

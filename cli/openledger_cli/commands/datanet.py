@@ -14,7 +14,7 @@ import typer
 
 from openledger_cli import lists
 from openledger_cli.commands import datanet_import
-from openledger_cli.console import say
+from openledger_cli.console import say, warn
 from openledger_cli.context import session
 from openledger_cli.deferred import Deferred
 from openledger_cli.lazy import group
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from openledger_cli import reviewing
     from openledger_client import downloads, errors, sealing, uploads, watches
+    from openledger_client.importing import suggesting
 else:
     json_format = Deferred("google.protobuf.json_format")
     list_pb2 = Deferred("openledger.common.v1.list_pb2")
@@ -36,6 +37,7 @@ else:
     downloads = Deferred("openledger_client.downloads")
     errors = Deferred("openledger_client.errors")
     sealing = Deferred("openledger_client.sealing")
+    suggesting = Deferred("openledger_client.importing.suggesting")
     reviewing = Deferred("openledger_cli.reviewing")
     uploads = Deferred("openledger_client.uploads")
     watches = Deferred("openledger_client.watches")
@@ -67,8 +69,17 @@ def create(
         content = json_format.ParseDict(tomllib.loads(definition.read_text()), pb.Datanet())
     except (tomllib.TOMLDecodeError, json_format.ParseError, UnicodeDecodeError) as error:
         raise errors.InvalidArgument.of("definition", "readable", f"{definition}: {error}") from None
+    _warn_of_what_stays(content)
     request = pb.CreateDatanetRequest(datanet_id=datanet_id, datanet=content, request_id=request_id)
     _show(session().client.datanet.CreateDatanet(request))
+
+
+def _warn_of_what_stays(content: pb.Datanet) -> None:
+    """Nothing changes a Datanet's licence and description later, and contributors consent to them."""
+    if content.licence == suggesting.NO_LICENCE:
+        warn(f"licence is {suggesting.NO_LICENCE}, which names none; it never changes after this")
+    if not content.description.strip():
+        warn("description is empty; it never changes after this")
 
 
 @app.command()

@@ -61,7 +61,8 @@ def _field(found: Suggestion, column: Column) -> Iterator[str]:
     if labels := column.labels:
         yield f"# {len(labels)} different values in {column.filled:,} rows look like a closed list, which refuses any other."
         yield f"allowed_values = [{', '.join(map(_quoted, labels))}] # delete the line to allow any"
-    yield f"max_length = {column.max_length} # the longest has {column.longest:,} characters"
+    characters = "character" if column.longest == 1 else "characters"
+    yield f"max_length = {column.max_length} # the longest has {column.longest:,} {characters}"
 
 
 def _policy(found: Suggestion) -> Iterator[str]:
