@@ -65,3 +65,18 @@ def test_what_a_datanet_keeps_for_ever_and_may_not_be_meant_is_warned_of(
     for line, text in zip(lines, warned, strict=True):
         assert line.startswith("openledger: warning: ")
         assert text in line
+
+
+def test_an_interrupt_while_the_command_loads_prints_nothing() -> None:
+    program = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from openledger_cli.entry import main\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
