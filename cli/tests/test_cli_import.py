@@ -245,6 +245,7 @@ def ended(process: subprocess.Popen[str], how: signal.Signals) -> str:
 
 
 @pytest.mark.server
+@pytest.mark.usefixtures("heeds_ctrl_c")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
 def test_a_process_that_ends_in_the_middle_is_resumed(
     how: signal.Signals, script: Script, environment: dict[str, str], tmp_path: Path

@@ -76,14 +76,6 @@ def test_an_operation_without_a_snapshot_ends_the_command_with_1(
     assert ("DATANET_EMPTY: datanets/d has no accepted records" in result.output) == failed
 
 
-@pytest.fixture
-def heeds_ctrl_c() -> Iterator[None]:
-    """Lets children heed SIGINT. Where the tests run in the background, a shell has them ignore it, and they pass that on."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_leaves_the_operation_running_and_says_how_to_go_on(
     script: Script, environment: dict[str, str]

@@ -125,8 +125,9 @@ def _to_snapshots(given: Iterable[pb.WeightedSnapshot]) -> tuple[WeightedSnapsho
         if one.snapshot in found:
             raise InvalidArgument(
                 f"snapshots[{place}].snapshot",
-                one.snapshot,
+                "named_once",
                 "is named twice: its records would be seen more often than others; name it once, with weight 2",
+                one.snapshot,
             )
         weight = one.weight if one.HasField("weight") else 1.0
         found[one.snapshot] = WeightedSnapshot(one.snapshot, weight)

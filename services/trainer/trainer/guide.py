@@ -16,4 +16,6 @@ def describe(name: str) -> Sequence[Parameter]:
     if name in GUIDE:
         return (GUIDE[name],)
     near = difflib.get_close_matches(name, GUIDE, 1, cutoff=0.0)
-    raise InvalidArgument("parameter", name, f"is no value of a training spec; the nearest is {near[0]}")
+    raise InvalidArgument(
+        "parameter", "known_parameter", f"is no value of a training spec; the nearest is {near[0]}", name
+    )
