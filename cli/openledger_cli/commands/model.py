@@ -411,8 +411,9 @@ def show_report(found: pb.EvaluationReport) -> None:
     )
     say(
         (
-            "The gain at any number of items decides: scoring stops at the verdict. The 95% intervals would hold for a number of "
-            "items fixed in advance.",
+            "The gain at any number of items decides: scoring stops at the verdict. Of bits per byte it counts each text's"
+            " change up to a bound, so it may lie beside the difference. The 95% intervals would hold for a number of"
+            " items fixed in advance.",
             "dim",
         )
     )

@@ -20,6 +20,10 @@ from finetune.evaluation.tree import TokenTree
 _NAME = "openledger_token_trees"
 
 
+class UnsupportedAttention(ValueError):
+    """The base attends in a way that this scorer does not compute. The message says which."""
+
+
 @dataclass(frozen=True)
 class TreeView:
     """What the tokens of one tree may look at."""
@@ -66,10 +70,22 @@ def _attend(
     *,
     tree_views: Sequence[TreeView],
     scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """query: [1, heads, tokens, width]; key, value: the same, with fewer heads where they are shared. Returns
-    [1, tokens, heads, width]."""
+    [1, tokens, heads, width].
+
+    Raises UnsupportedAttention for a model that attends in another way: its scores would be of another model.
+    """
+    longest = max(view.length for view in tree_views)
+    if softcap is not None or s_aux is not None or (sliding_window is not None and longest > sliding_window):
+        raise UnsupportedAttention(
+            f"items of {longest} tokens cannot be scored: the base caps its attention ({softcap}), has attention sinks"
+            f" ({s_aux is not None}) or looks back by fewer tokens ({sliding_window})"
+        )
     shared = query.shape[1] // key.shape[1]
     if shared > 1:
         key, value = (each.repeat_interleave(shared, dim=1) for each in (key, value))
